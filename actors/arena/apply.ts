@@ -1,0 +1,890 @@
+/**
+ * Makes the disk show what is known. Content is staged and durable before it is put in place; what each step is about to do
+ * is written down before it is done (R3); what the disk shows is checked at the last moment, and if it is not what the
+ * entry says, it is a user's change and goes back to be looked at. Steps go in batches: one sync, two transactions.
+ */
+import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
+import { LEAF_BYTES } from '../../protocol/limits.ts'
+import { ancestorsOf, foldName, nameOf, parentOf } from '../../protocol/path.ts'
+import type { HistoryEvent } from '../../protocol/status.ts'
+import { hashSmall } from '../hasher/merkle.ts'
+import { conflictPath } from './conflict-name.ts'
+import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
+import { DiskError, type DiskStat } from './disk.ts'
+import { diskReason, Fetcher } from './fetch.ts'
+import type { LocalChanges } from './local.ts'
+import { compareTree } from './order.ts'
+import { needsCopy, workFor } from './plan.ts'
+import { type Entry, type Intent, NO_STAMP, type Stamp, type Writer } from './store.ts'
+import { changeVersion, type FileContent, includes, living, meet, mtimeOf, sameContent, type Version } from './version.ts'
+import type { VersionStore } from './versions.ts'
+import { stampOf } from './walk.ts'
+
+/** Entries in the works at once, and content staged for one batch. */
+const ACTIVE_MAX = 4096
+const BATCH_MAX = 1000
+const BATCH_BYTES = 48 * 1024 * 1024
+/** A batch waits so long for more to come in. */
+const GATHER_MS = 25
+/** What could not be done is tried again after this long, doubling. */
+const RETRY_FIRST_MS = 500
+const RETRY_MAX_MS = 60_000
+/** Pending entries looked at in one step. */
+const PLAN_STEP = 512
+
+/** One entry in the works. */
+interface Task {
+  readonly path: EntryPath
+  readonly known: Version
+  /** Staged content; null: none needed. */
+  slot: string | null
+  /** The path whose file becomes this one. */
+  from: EntryPath | null
+  bytes: number
+}
+
+export interface ApplyEvents {
+  announced(): void
+  changed(): void
+  /** Rules may have come with what was applied. */
+  rulesApplied(path: EntryPath): void
+}
+
+export class Applier {
+  readonly #context: ArenaContext
+  readonly #fetch: Fetcher
+  readonly #local: LocalChanges
+  readonly #versions: VersionStore
+  readonly #events: ApplyEvents
+  /** Waiting for content. */
+  readonly #fetching = new Map<EntryPath, Task>()
+  /** Ready for the next batch. */
+  #ready = new Map<EntryPath, Task>()
+  #readyBytes = 0
+  #readySinceMs = 0
+  /** In the batch that is being synced. */
+  #syncing: Task[] | null = null
+  /** Deletions of this pass: after all that may use what is deleted. */
+  #removals: Task[] = []
+  /** Big blobs that lie complete in a slot. */
+  readonly #placing = new Set<BlobHash>()
+  #cursor: EntryPath | null = null
+  #passing = false
+  #dirty = true
+  #retries = 0
+  #progress = false
+  #active = true
+  #caughtUp: () => boolean = () => true
+
+  constructor(context: ArenaContext, fetch: Fetcher, local: LocalChanges, versions: VersionStore, events: ApplyEvents) {
+    this.#context = context
+    this.#fetch = fetch
+    this.#local = local
+    this.#versions = versions
+    this.#events = events
+  }
+
+  set caughtUp(test: () => boolean) {
+    this.#caughtUp = test
+  }
+
+  /** Something became pending, or what hindered may be gone: go through what is pending once more. */
+  again(): void {
+    this.#dirty = true
+  }
+
+  /** While stopped nothing is changed on the disk. */
+  set active(active: boolean) {
+    this.#active = active
+    if (active) this.again()
+  }
+
+  get busy(): boolean {
+    if (!this.#active) return false
+    return (
+      ((this.#dirty || this.#passing) && this.#room) ||
+      (this.#syncing === null && (this.#removals.length > 0 && !this.#passing)) ||
+      this.#batchDue
+    )
+  }
+
+  get idle(): boolean {
+    return !this.busy && this.#ready.size === 0 && this.#syncing === null && this.#fetching.size === 0
+  }
+
+  get #room(): boolean {
+    return this.#fetching.size + this.#ready.size < ACTIVE_MAX && this.#readyBytes < 2 * BATCH_BYTES
+  }
+
+  get #batchDue(): boolean {
+    if (this.#ready.size === 0 || this.#syncing !== null) return false
+    const full = this.#ready.size >= BATCH_MAX || this.#readyBytes >= BATCH_BYTES
+    const waited = this.#context.clock.nowMs() - this.#readySinceMs >= GATHER_MS
+    return full || waited || (!this.#fetch.flowing && !this.#passing && !this.#dirty)
+  }
+
+  step(): void {
+    if (!this.#active) return
+    this.#plan()
+    if (this.#batchDue) this.#beginBatch()
+    if (!this.#passing && this.#removals.length > 0 && this.#syncing === null) this.#remove()
+  }
+
+  // Planning
+
+  #plan(): void {
+    const { store } = this.#context
+    if (!this.#passing) {
+      if (!this.#dirty) return
+      this.#dirty = false
+      this.#passing = true
+      this.#progress = false
+      this.#cursor = null
+      this.#removals = []
+    }
+    for (let looked = 0; looked < PLAN_STEP && this.#room; ) {
+      const page = store.pendingPage(this.#cursor, 64)
+      for (const entry of page) {
+        looked++
+        this.#cursor = entry.path
+        if (!this.#inWorks(entry)) this.#consider(entry)
+      }
+      if (page.length < 64) {
+        this.#passing = false
+        this.#retryLater()
+        return
+      }
+    }
+  }
+
+  #inWorks(entry: Entry): boolean {
+    const { path, known } = entry
+    if (this.#syncing?.some(task => task.path === path)) return true
+    const task = this.#fetching.get(path) ?? this.#ready.get(path)
+    if (!task) return false
+    if (sameContent(task.known.content, known.content) && mtimeOf(task.known.content) === mtimeOf(known.content)) return true
+    // Something newer became known: what was on its way is not wanted any more.
+    this.#cancel(task)
+    return false
+  }
+
+  #cancel(task: Task): void {
+    const { disk } = this.#context
+    if (this.#fetching.delete(task.path) && task.known.content.type === 'file') {
+      this.#fetch.forget(task.path, task.known.content.hash)
+    }
+    if (this.#ready.delete(task.path)) {
+      this.#readyBytes -= task.bytes
+      if (task.slot) disk.stageRemove(task.slot)
+      if (task.known.content.type === 'file') this.#placing.delete(task.known.content.hash)
+    }
+  }
+
+  /** What was left undone is looked at again, later and later. */
+  #retryLater(): void {
+    const { store, timers, clock } = this.#context
+    const left = store.state().totals.pending - this.#fetching.size - this.#ready.size - this.#removals.length
+    if (this.#progress) this.#retries = 0
+    if (left <= 0) return
+    const waitMs = Math.min(RETRY_FIRST_MS * 2 ** this.#retries, RETRY_MAX_MS)
+    this.#retries++
+    timers.soon('apply', clock.nowMs() + waitMs, () => this.again())
+  }
+
+  #problem(path: EntryPath, reason: string): void {
+    if (this.#context.problems.get(path)?.reason === reason) return
+    this.#context.problems.set(path, reason)
+    this.#events.changed()
+  }
+
+  /** Decides what one pending entry needs, and brings it on its way. */
+  #consider(entry: Entry): void {
+    const { store, settings } = this.#context
+    const { path, known } = entry
+    if (this.#local.rules.ignores(path, known.content.type === 'dir')) {
+      // Known and passed on, not ours to hold.
+      store.transact(writer => writer.putEntry({ ...entry, pending: false }, !entry.announced))
+      return this.#events.announced()
+    }
+    if (this.#local.unsettled(path)) return
+    const work = workFor(entry, settings.conflicts)
+    const task: Task = { path, known, slot: null, from: null, bytes: 0 }
+    switch (work.do) {
+      case 'leave':
+        store.transact(writer => writer.putEntry({ ...entry, pending: false }, !entry.announced))
+        this.#context.problems.set(path, 'other peers have another version (conflicts = "local")', true)
+        return this.#events.announced()
+      case 'nothing':
+        return this.#agree(entry)
+      case 'remove':
+      case 'remove_folder':
+        this.#removals.push(task)
+        return
+      case 'folder':
+      case 'meta':
+        if (this.#parentReady(path)) this.#makeReady(task)
+        return
+      case 'link':
+        if (this.#parentReady(path)) this.#stage(task, slot => this.#context.disk.stageLink(slot, work.content.target))
+        return
+      case 'file':
+        if (this.#displaced(entry) || !this.#parentReady(path)) return
+        return this.#bring(entry, task, work.content)
+    }
+  }
+
+  /** The disk shows it already, under another version. */
+  #agree(entry: Entry): void {
+    this.#context.store.transact(writer =>
+      writer.putEntry({ ...entry, have: entry.known, pending: false, announced: false, former: entry.have }, true),
+    )
+    this.#context.problems.clear(entry.path)
+    this.#events.announced()
+  }
+
+  #makeReady(task: Task): void {
+    if (this.#ready.size === 0) {
+      const { clock, timers } = this.#context
+      this.#readySinceMs = clock.nowMs()
+      timers.soon('gather', this.#readySinceMs + GATHER_MS, () => {})
+    }
+    this.#fetching.delete(task.path)
+    this.#ready.set(task.path, task)
+    this.#readyBytes += task.bytes
+    this.#progress = true
+  }
+
+  #stage(task: Task, write: (slot: string) => void): void {
+    const slot = this.#fetch.newSlot()
+    try {
+      write(slot)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return this.#problem(task.path, diskReason(error))
+    }
+    this.#makeReady({ ...task, slot })
+  }
+
+  /** Content from the cheapest place: nothing at all, a file that is to go, a copy here, the version store, a peer. */
+  #bring(entry: Entry, task: Task, content: FileContent): void {
+    const { disk, store } = this.#context
+    if (content.size === 0) {
+      return this.#stage(task, slot => disk.stageFile(slot, new Uint8Array(0), content.mtimeNs, content.exec))
+    }
+    for (const path of store.withHash(content.hash, 8)) {
+      const source = store.entry(path)
+      if (!source || this.#local.unsettled(path)) continue
+      if (path !== entry.path && this.#movable(source, entry)) return this.#makeReady({ ...task, from: path })
+      if (this.#copyFrom(source, task, content)) return
+    }
+    // On its way to another path: it can be copied from there.
+    if (this.#placing.has(content.hash)) return
+    const kept = store.keptWithHash(content.hash)
+    if (kept && this.#copyKept(kept.id, task, content)) return
+    this.#fetching.set(task.path, task)
+    this.#fetch.want({ path: task.path, content })
+  }
+
+  /** A file that is itself about to be deleted, with nothing to keep of it, can become the new one by a rename. */
+  #movable(source: Entry, target: Entry): boolean {
+    if (source.known.content.type !== 'gone' || !source.pending || living(target.have) || source.stamp === null) return false
+    for (const task of this.#ready.values()) if (task.from === source.path) return false
+    return living(source.have) && includes(source.known.vector, source.have.vector)
+  }
+
+  #copyFrom(source: Entry, task: Task, content: FileContent): boolean {
+    const { disk } = this.#context
+    const slot = this.#fetch.newSlot()
+    try {
+      const { before, after } = disk.stageCopy(slot, source.path)
+      if (!source.stamp || !same(source.stamp, before) || !same(source.stamp, after)) {
+        disk.stageRemove(slot)
+        this.#local.lookAgain(source.path)
+        return false
+      }
+      disk.stageFinish(slot, content.size, content.mtimeNs, content.exec)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      if (disk.stageStat(slot)) disk.stageRemove(slot)
+      return false
+    }
+    count(this.#context, { blobs_reused: 1, bytes_reused: content.size })
+    this.#makeReady({ ...task, slot, bytes: content.size })
+    return true
+  }
+
+  /** A version is re-hashed before use; a big one as a resumed transfer, leaf by leaf. */
+  #copyKept(id: string, task: Task, content: FileContent): boolean {
+    const { disk, store } = this.#context
+    const big = content.size > LEAF_BYTES
+    const slot = big ? Fetcher.slotOf(content.hash) : this.#fetch.newSlot()
+    if (big && (!store.leaves(content.hash) || disk.stageStat(slot) !== null)) return false
+    try {
+      disk.stageCopyKept(slot, id)
+      if (big) return false
+      if (hashSmall(disk.stageRead(slot, 0, content.size)) !== content.hash) {
+        disk.stageRemove(slot)
+        return false
+      }
+      disk.stageFinish(slot, content.size, content.mtimeNs, content.exec)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      if (disk.stageStat(slot)) disk.stageRemove(slot)
+      return false
+    }
+    count(this.#context, { blobs_reused: 1, bytes_reused: content.size })
+    this.#makeReady({ ...task, slot, bytes: content.size })
+    return true
+  }
+
+  /** From the fetcher: content lies in a slot. */
+  staged(path: EntryPath, slot: string, content: FileContent): void {
+    const task = this.#fetching.get(path)
+    if (!task || task.known.content.type !== 'file' || task.known.content.hash !== content.hash) {
+      this.#context.disk.stageRemove(slot)
+      return this.again()
+    }
+    if (content.size > LEAF_BYTES) this.#placing.add(content.hash)
+    this.#makeReady({ ...task, slot, bytes: content.size })
+  }
+
+  /** From the fetcher: not to be had now. */
+  stuck(path: EntryPath, reason: string): void {
+    const { store } = this.#context
+    if (reason === '') {
+      // Another path gets this blob first; then it can be copied.
+      this.#fetching.delete(path)
+      return this.again()
+    }
+    this.#problem(path, reason)
+    const entry = store.entry(path)
+    if (!entry?.pending || entry.announced) return
+    store.transact(writer => writer.putEntry({ ...entry, announced: true }, true))
+    this.#events.announced()
+  }
+
+  // Folders above
+
+  /** Whether the folder above is there or will be by the time that this is applied; makes what only has to hold something. */
+  #parentReady(path: EntryPath): boolean {
+    const { store } = this.#context
+    for (const folder of ancestorsOf(path)) {
+      const entry = store.entry(folder)
+      if (entry && (showsFolder(entry) || this.#ready.has(folder))) continue
+      if (this.#syncing?.some(task => task.path === folder)) continue
+      if (entry && living(entry.known) && entry.known.content.type !== 'dir' && entry.have === entry.known) {
+        // A file won where something lives below: it makes room, if this peer knows all that there is.
+        if (!this.#caughtUp() || !this.#displace(entry)) return false
+        continue
+      }
+      if (entry && living(entry.have) && entry.have.content.type !== 'dir') return false
+      if (entry?.pending && entry.known.content.type === 'dir') return false
+      if (!this.#holdFolder(folder, entry)) return false
+    }
+    return true
+  }
+
+  /** A folder that no version speaks of, but something lives in it: it is made, and dormant (R4). */
+  #holdFolder(folder: EntryPath, entry: Entry | undefined): boolean {
+    const { disk, store, settings } = this.#context
+    try {
+      disk.makeFolder(folder)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      if (error.code !== 'EEXIST' || disk.stat(folder)?.type !== 'dir') {
+        this.#problem(folder, diskReason(error))
+        return false
+      }
+    }
+    const nobody: Version = { content: { type: 'gone', deleted: null }, vector: [], g: 0, author: settings.author }
+    store.transact(writer =>
+      writer.putEntry(
+        entry
+          ? { ...entry, dormant: true, stamp: null }
+          : { path: folder, seq: 0, known: nobody, have: null, stamp: null, dormant: true, origin: null, pending: false, announced: false, former: null },
+        false,
+      ),
+    )
+    return true
+  }
+
+  /** A file that is to come where something lives below waits until a peer that holds it has made room. */
+  #displaced(entry: Entry): boolean {
+    if (!this.#context.store.hasLivingBelow(entry.path)) return false
+    this.#problem(entry.path, 'a folder with newer content is in its place: its file becomes a conflict copy')
+    return true
+  }
+
+  /** Moves a file out of the way of a folder that lives: conflict copy, then the folder as a new version. */
+  #displace(entry: Entry): boolean {
+    const { disk, store, settings, clock } = this.#context
+    const { path, known, stamp } = entry
+    if (!stamp) return false
+    const copy = this.#freeName(path, known)
+    let to = known
+    store.transact(writer => {
+      to = changeVersion({
+        content: { type: 'dir' },
+        base: known,
+        replica: store.state().replica,
+        count: writer.nextCount(),
+        author: settings.author,
+        firstScan: false,
+        policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
+        nowMs: clock.wallMs(),
+      })
+      writer.putIntent({ path, slot: null, source: null, ino: 0n, formerIno: stamp.ino, to, kept: null, copy: { path: copy, version: known }, from: known })
+    })
+    const intent = store.intents().find(item => item.path === path) as Intent
+    try {
+      if (disk.move(path, copy, statOf(entry)) === 'unexpected') {
+        store.transact(writer => writer.removeIntent(path))
+        this.#local.lookAgain(path)
+        return false
+      }
+      disk.makeFolder(path)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      this.recover()
+      this.#problem(path, diskReason(error))
+      return false
+    }
+    this.#conclude([intent])
+    return true
+  }
+
+  // A batch
+
+  #beginBatch(): void {
+    const { disk } = this.#context
+    const tasks = [...this.#ready.values()].sort((a, b) => compareTree(a.path, b.path))
+    this.#ready = new Map()
+    this.#readyBytes = 0
+    this.#syncing = tasks
+    // Only what was staged must be durable before it gets a name.
+    if (!tasks.some(task => task.slot !== null)) return this.#endBatch(tasks)
+    disk.sync(error => {
+      if (this.#syncing !== tasks) return
+      if (error) {
+        this.#syncing = null
+        for (const task of tasks) this.#problem(task.path, diskReason(error))
+        for (const task of tasks) this.#discard(task)
+        for (const { known } of tasks) if (known.content.type === 'file') this.#placing.delete(known.content.hash)
+        this.#retryLater()
+        return this.#events.changed()
+      }
+      this.#endBatch(tasks)
+      this.#events.changed()
+    })
+  }
+
+  #endBatch(tasks: Task[]): void {
+    this.#syncing = null
+    this.#run(tasks)
+    this.again()
+  }
+
+  #remove(): void {
+    // What a ready task is about to move is not removed.
+    const moving = new Set([...this.#ready.values()].map(task => task.from))
+    const tasks = this.#removals.filter(task => !moving.has(task.path)).sort((a, b) => compareTree(b.path, a.path))
+    this.#removals = []
+    for (let at = 0; at < tasks.length; at += BATCH_MAX) this.#run(tasks.slice(at, at + BATCH_MAX))
+    this.#wakeDormant(tasks)
+    if (this.#context.store.state().totals.pending > 0) this.again()
+  }
+
+  /** Writes down what will be done, does it, writes down that it was done. */
+  #run(tasks: readonly Task[]): void {
+    const { store } = this.#context
+    const steps: { task: Task; entry: Entry; intent: Intent }[] = []
+    store.transact(writer => {
+      for (const task of tasks) {
+        const entry = store.entry(task.path)
+        const step = entry && this.#intend(task, entry)
+        if (!entry || !step) {
+          this.#discard(task)
+          continue
+        }
+        writer.putIntent(step)
+        steps.push({ task, entry, intent: step })
+      }
+    })
+    const done: Intent[] = []
+    const dropped: Intent[] = []
+    for (const { task, entry, intent } of steps) {
+      let outcome: 'done' | 'unexpected' | 'waits'
+      try {
+        outcome = this.#perform(entry, intent)
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error
+        this.#problem(task.path, diskReason(error))
+        outcome = 'waits'
+      }
+      if (outcome === 'done') done.push(intent)
+      else {
+        dropped.push(intent)
+        this.#discard(task)
+        if (outcome === 'unexpected') {
+          this.#local.lookAgain(task.path)
+          if (task.from) this.#local.lookAgain(task.from)
+        }
+      }
+    }
+    this.#conclude(done, dropped)
+    for (const { known } of tasks) if (known.content.type === 'file') this.#placing.delete(known.content.hash)
+  }
+
+  #discard(task: Task): void {
+    if (task.slot && this.#context.disk.stageStat(task.slot)) this.#context.disk.stageRemove(task.slot)
+  }
+
+  /** The step that brings this entry to what is known now, or undefined if that is something else than was planned. */
+  #intend(task: Task, entry: Entry): Intent | undefined {
+    const { known } = entry
+    const { disk } = this.#context
+    if (!entry.pending || this.#local.unsettled(task.path)) return undefined
+    if (!sameContent(task.known.content, known.content) || mtimeOf(task.known.content) !== mtimeOf(known.content)) return undefined
+    const shown = living(entry.have) && entry.have.content.type !== 'dir' ? entry.have : null
+    if (shown && !entry.stamp) return undefined
+    const work = workFor(entry, this.#context.settings.conflicts)
+    if (work.do === 'nothing' || work.do === 'leave') return undefined
+    if (work.do === 'file' && task.slot === null && task.from === null) return undefined
+    if (work.do === 'link' && task.slot === null) return undefined
+    let ino = 0n
+    if (task.from !== null) ino = this.#context.store.entry(task.from)?.stamp?.ino ?? 0n
+    else if (task.slot !== null) ino = disk.stageStat(task.slot)?.ino ?? 0n
+    const replaces = shown !== null && work.do !== 'meta'
+    const kept = replaces && shown ? this.#versions.row(task.path, shown) : null
+    const copy = kept && shown && needsCopy(entry) ? { path: this.#freeName(task.path, shown), version: shown } : null
+    return {
+      path: task.path,
+      // What is taken out goes to a slot of its own.
+      slot: task.slot ?? (replaces ? this.#fetch.newSlot() : null),
+      source: task.from,
+      ino,
+      formerIno: replaces ? (entry.stamp?.ino ?? 0n) : 0n,
+      to: known,
+      kept,
+      copy,
+      from: entry.have,
+    }
+  }
+
+  /** The conflict copy's name; a longer one where another loser has it. */
+  #freeName(path: EntryPath, loser: Version): EntryPath {
+    const { store, disk } = this.#context
+    const plain = conflictPath(path, loser)
+    const known = store.entry(plain)
+    if (known && living(known.known) && sameContent(known.known.content, loser.content)) return plain
+    if (!known && disk.stat(plain) === null) return plain
+    if (known?.known.content.type === 'gone' && disk.stat(plain) === null && includes(loser.vector, known.known.vector)) return plain
+    return conflictPath(path, loser, true)
+  }
+
+  #perform(entry: Entry, intent: Intent): 'done' | 'unexpected' | 'waits' {
+    const { disk, store } = this.#context
+    const { path, to } = intent
+    const former = intent.formerIno !== 0n ? statOf(entry) : null
+    const content = to.content
+    if (this.#twin(entry)) return 'waits'
+    if (content.type === 'gone') {
+      if (former && intent.slot) return this.#takeOut(intent, former)
+      return this.#removeFolder(entry)
+    }
+    if (content.type === 'dir') {
+      if (former && intent.slot && this.#takeOut(intent, former) === 'unexpected') return 'unexpected'
+      try {
+        disk.makeFolder(path)
+      } catch (error) {
+        if (!(error instanceof DiskError) || error.code !== 'EEXIST') throw error
+        if (disk.stat(path)?.type !== 'dir') return 'unexpected'
+      }
+      return 'done'
+    }
+    if (content.type === 'file' && intent.slot === null && intent.source === null) {
+      return disk.setMeta(path, statOf(entry), content.mtimeNs, content.exec) === 'placed' ? 'done' : 'unexpected'
+    }
+    // A folder is in the way: what was in it has gone before, or is not ours to remove.
+    if (entry.have?.content.type === 'dir' || entry.dormant) {
+      const removed = this.#removeFolder(entry)
+      if (removed !== 'done') return removed
+    }
+    if (intent.source !== null) {
+      const source = store.entry(intent.source)
+      if (!source?.stamp || disk.move(intent.source, path, statOf(source)) !== 'placed') return 'unexpected'
+      const moved = disk.stat(path)
+      if (moved && content.type === 'file') disk.setMeta(path, moved, content.mtimeNs, content.exec)
+      return 'done'
+    }
+    if (disk.place(intent.slot as string, path, former) !== 'placed') return 'unexpected'
+    if (former) this.#keepFormer(intent)
+    return 'done'
+  }
+
+  #takeOut(intent: Intent, former: DiskStat): 'done' | 'unexpected' {
+    const { disk } = this.#context
+    if (disk.takeOut(intent.path, intent.slot as string, former) !== 'placed') {
+      return disk.stat(intent.path) === null ? 'done' : 'unexpected'
+    }
+    this.#keepFormer(intent)
+    return 'done'
+  }
+
+  /** What came out of the tree goes to the version store, or becomes the conflict copy. */
+  #keepFormer({ slot, kept, copy }: Intent): void {
+    const { disk } = this.#context
+    if (slot === null || kept === null || disk.stageStat(slot) === null) return
+    disk.keep(slot, kept.id)
+    if (copy && disk.linkKept(kept.id, copy.path) === 'placed') disk.keptRemove(kept.id)
+  }
+
+  #removeFolder(entry: Entry): 'done' | 'waits' {
+    const { disk, store } = this.#context
+    try {
+      disk.removeFolder(entry.path)
+      return 'done'
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      if (error.code === 'ENOENT') return 'done'
+      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
+    }
+    // It holds what is not ours to remove, or not yet removed.
+    if (entry.known.content.type !== 'gone' || this.#holdsPending(entry.path)) {
+      if (entry.known.content.type !== 'gone') this.#problem(entry.path, 'a folder that is not empty is in its place')
+      return 'waits'
+    }
+    store.transact(writer =>
+      writer.putEntry({ ...entry, have: entry.known, stamp: null, dormant: true, pending: false, announced: false, former: null }, true),
+    )
+    return 'waits'
+  }
+
+  #holdsPending(folder: EntryPath): boolean {
+    const { store } = this.#context
+    for (let after: EntryPath | null = null; ; ) {
+      const page: Entry[] = store.page(after, 256, folder)
+      for (const entry of page) if (entry.pending && living(entry.have)) return true
+      if (page.length < 256) return false
+      after = (page.at(-1) as Entry).path
+    }
+  }
+
+  /** Folders that only held what has gone now. */
+  #wakeDormant(tasks: readonly Task[]): void {
+    const { store, disk } = this.#context
+    const folders = new Set<EntryPath>()
+    for (const task of tasks) for (const folder of ancestorsOf(task.path)) folders.add(folder)
+    for (const folder of [...folders].sort((a, b) => compareTree(b, a))) {
+      const entry = store.entry(folder)
+      if (!entry?.dormant || store.hasLivingBelow(folder)) continue
+      try {
+        disk.removeFolder(folder)
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error
+        if (error.code !== 'ENOENT') continue
+      }
+      store.transact(writer => writer.putEntry({ ...entry, dormant: false }, false))
+    }
+  }
+
+  /** A name that this disk would merge with another one stays out, with its reason. */
+  #twin(entry: Entry): boolean {
+    const { disk } = this.#context
+    if (!(disk.foldsCase || disk.foldsUnicode) || living(entry.have) || !living(entry.known)) return false
+    const stat = disk.stat(entry.path)
+    if (!stat) return false
+    const name = nameOf(entry.path)
+    const { names } = disk.list(parentOf(entry.path))
+    const twin = names.includes(name) ? undefined : names.find(other => foldName(other) === foldName(name))
+    if (twin === undefined) return false
+    this.#problem(entry.path, `this disk cannot hold it beside '${twin}', which differs only in case or Unicode form: rename one`)
+    return true
+  }
+
+  // Concluding
+
+  /** One transaction: what was done is what we have now. */
+  #conclude(done: readonly Intent[], dropped: readonly Intent[] = []): void {
+    const { store, problems } = this.#context
+    if (done.length === 0 && dropped.length === 0) return
+    const events: HistoryEvent[] = []
+    let bytes = 0
+    store.transact(writer => {
+      for (const intent of dropped) writer.removeIntent(intent.path)
+      for (const intent of done) {
+        this.#concludeOne(writer, intent, events)
+        if (intent.to.content.type === 'file' && intent.slot) bytes += intent.to.content.size
+      }
+    })
+    for (const intent of done) {
+      problems.clear(intent.path)
+      this.#events.rulesApplied(intent.path)
+    }
+    if (done.length === 0) return
+    count(this.#context, { applied: done.length, applied_bytes: bytes })
+    log(this.#context, 'batch_applied', { entries: done.length, bytes })
+    tell(this.#context, events)
+    this.#events.announced()
+  }
+
+  #concludeOne(writer: Writer, intent: Intent, events: HistoryEvent[]): void {
+    const { store, disk } = this.#context
+    const { path, to, kept, copy, source } = intent
+    writer.removeIntent(path)
+    const entry = store.entry(path)
+    const stat = living(to) && to.content.type !== 'dir' ? disk.stat(path) : null
+    // Something newer may have become known while this was done: then it stays pending.
+    const displaced = intent.slot === null && copy !== null
+    const known = displaced ? meet(entry?.known ?? null, to).known : (entry?.known ?? to)
+    const agrees = sameContent(known.content, to.content) && mtimeOf(known.content) === mtimeOf(to.content)
+    writer.putEntry(
+      {
+        path,
+        seq: 0,
+        known,
+        have: agrees ? known : to,
+        stamp: stat && this.#trusted(stat, to) ? stampOf(stat) : stat ? NO_STAMP : null,
+        dormant: false,
+        origin: displaced ? null : (entry?.origin ?? null),
+        pending: !agrees,
+        announced: false,
+        former: intent.from,
+      },
+      true,
+    )
+    if (source !== null) {
+      const from = store.entry(source)
+      if (from) {
+        const gone = from.known.content.type === 'gone'
+        writer.putEntry(
+          { ...from, have: gone ? from.known : null, stamp: null, pending: !gone, announced: false, former: from.have },
+          gone,
+        )
+      }
+    }
+    const copied = copy !== null && disk.stat(copy.path)?.ino === intent.formerIno
+    if (copied) this.#concludeCopy(writer, path, copy, events)
+    // Where the loser's copy stood already, it is in the version store besides.
+    else if (kept && disk.keptStat(kept.id)) this.#versions.add(writer, kept)
+    this.#record(writer, intent, events)
+  }
+
+  #concludeCopy(writer: Writer, path: EntryPath, copy: NonNullable<Intent['copy']>, events: HistoryEvent[]): void {
+    const { store, disk } = this.#context
+    const stat = disk.stat(copy.path)
+    const before = store.entry(copy.path)
+    const known = before ? meet(before.known, copy.version).known : copy.version
+    writer.putEntry(
+      {
+        path: copy.path,
+        seq: 0,
+        known,
+        have: sameContent(known.content, copy.version.content) ? known : copy.version,
+        stamp: stat && (this.#trusted(stat, copy.version) ? stampOf(stat) : NO_STAMP),
+        dormant: false,
+        origin: null,
+        pending: !sameContent(known.content, copy.version.content),
+        announced: false,
+        former: null,
+      },
+      true,
+    )
+    events.push(writer.addHistory(historyOf(this.#context, 'conflicted', path, copy.version.author, { other: copy.path })))
+    log(this.#context, 'entry_conflict', { path, copy: copy.path })
+  }
+
+  /** The disk shows exactly what was put there; else somebody has written since, and it must be looked at. */
+  #trusted(stat: DiskStat, { content }: Version): boolean {
+    if (content.type === 'symlink') return stat.type === 'symlink'
+    return content.type === 'file' && stat.type === 'file' && stat.size === content.size && stat.mtimeNs === content.mtimeNs
+  }
+
+  #record(writer: Writer, { path, to, from, source, copy, slot }: Intent, events: HistoryEvent[]): void {
+    if (slot === null && copy !== null) return
+    const { content, author } = to
+    const action = content.type === 'gone' ? 'removed' : source !== null ? 'renamed' : 'received'
+    const more = { ...(source !== null && { other: source }), ...(content.type === 'file' && { size: content.size }) }
+    if (content.type === 'dir' && living(from)) return
+    events.push(writer.addHistory(historyOf(this.#context, action, path, author, more)))
+  }
+
+  // After a start
+
+  /** Finishes what a killed process had begun; before the first scan or batch. What is left in staging is not needed. */
+  recover(): void {
+    const { store, disk } = this.#context
+    const done: Intent[] = []
+    const dropped: Intent[] = []
+    for (const intent of store.intents()) {
+      const finished = this.#finished(intent)
+      if (finished) {
+        this.#keepFormer(intent)
+        done.push(intent)
+      } else {
+        this.#putBack(intent)
+        dropped.push(intent)
+      }
+    }
+    this.#conclude(done, dropped)
+    if (done.length > 0) log(this.#context, 'intent_finished', { finished: done.length, dropped: dropped.length })
+    for (const slot of disk.stageList()) {
+      // Parts of big blobs are kept, to go on from there.
+      if (!slot.startsWith('b-')) disk.stageRemove(slot)
+    }
+  }
+
+  /** A slot that holds something else than what we staged holds what a user had just written: it goes back. */
+  #putBack({ slot, ino, path }: Intent): void {
+    const { disk, store } = this.#context
+    const stat = slot === null ? null : disk.stageStat(slot)
+    if (slot === null || stat === null || stat.ino === ino) return
+    if (disk.place(slot, path, null) === 'placed') return
+    const nobody = store.entry(path)?.known
+    if (!nobody) return
+    const kept = { ...this.#versions.row(path, nobody), hash: null, size: stat.size, mtimeNs: stat.mtimeNs, exec: stat.exec }
+    disk.keep(slot, kept.id)
+    store.transact(writer => this.#versions.add(writer, kept))
+  }
+
+  /** Whether the step had reached the disk. */
+  #finished(intent: Intent): boolean {
+    const { disk } = this.#context
+    const { path, slot, source, ino, formerIno, to, copy, kept } = intent
+    const stat = disk.stat(path)
+    const taken =
+      formerIno !== 0n &&
+      ((slot !== null && disk.stageStat(slot)?.ino === formerIno) ||
+        (kept !== null && disk.keptStat(kept.id)?.ino === formerIno) ||
+        (copy !== null && disk.stat(copy.path)?.ino === formerIno))
+    if (source !== null) return stat !== null && stat.ino === ino
+    if (to.content.type === 'dir') {
+      if (formerIno !== 0n && !taken) return false
+      if (stat === null) disk.makeFolder(path)
+      return stat === null || stat.type === 'dir'
+    }
+    if (to.content.type === 'gone') return formerIno !== 0n ? taken : stat === null
+    if (slot === null) return stat !== null && this.#trusted(stat, to)
+    return stat !== null && ino !== 0n && stat.ino === ino
+  }
+}
+
+function showsFolder(entry: Entry): boolean {
+  return entry.dormant || entry.have?.content.type === 'dir'
+}
+
+/** What an entry expects the disk to show. */
+export function statOf(entry: Entry): DiskStat {
+  const stamp = entry.stamp ?? NO_STAMP
+  const content = entry.have?.content
+  return {
+    type: content?.type === 'symlink' ? 'symlink' : content?.type === 'dir' ? 'dir' : 'file',
+    ...stamp,
+    exec: content?.type === 'file' && content.exec,
+    links: 1,
+  }
+}
+
+function same(stamp: Stamp, stat: DiskStat): boolean {
+  return stamp.size === stat.size && stamp.mtimeNs === stat.mtimeNs && stamp.ctimeNs === stat.ctimeNs && stamp.ino === stat.ino
+}

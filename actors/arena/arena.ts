@@ -1,0 +1,596 @@
+/**
+ * One arena: what this peer has of a shared set of files, and what the others say they have.
+ *
+ * Ties its parts together: local changes (local.ts) and peers' feeds (feed.ts) meet in the store; what is known but not here
+ * is fetched (fetch.ts) and applied (apply.ts); peers are served (serve.ts), people answered (commands.ts). It decides
+ * nothing itself but when it must stop and ask. No thread, socket, disk or clock of its own: worker.ts brings them, or
+ * the simulator.
+ */
+import { SyncError, toFailure } from '../../protocol/error.ts'
+import type { PeerId } from '../../protocol/ids.ts'
+import type { ArenaControl, ArenaSettings, FromPeer, HashResult } from '../../protocol/ports.ts'
+import { type ArenaStatus, PROBLEMS_MAX } from '../../protocol/status.ts'
+import type { ArenaWireMessage } from '../../protocol/wire.ts'
+import { Applier } from './apply.ts'
+import { Commands } from './commands.ts'
+import { type ArenaContext, log } from './context.ts'
+import { DiskError } from './disk.ts'
+import { Feed } from './feed.ts'
+import { Fetcher } from './fetch.ts'
+import { isIgnoreFile } from './ignore-rules.ts'
+import { LocalChanges } from './local.ts'
+import type { Digest } from './merkle-set.ts'
+import { Server } from './serve.ts'
+import { type Entry, NO_STAMP } from './store.ts'
+import { Verify, type VerifyOutcome } from './verify.ts'
+import { VersionStore } from './versions.ts'
+
+/** A status is sent at most this often; the first after quiet at once. */
+const STATUS_MS = 40
+/** Changes on the disk are made durable at least this long after they were made. */
+const SYNC_MS = 1_000
+
+export interface ArenaParts {
+  readonly context: ArenaContext
+  readonly digest: Digest
+  /** This boot of the machine: volatile entries of another one are looked at again (R5). */
+  readonly boot: string
+  /** The root is gone: the arena must be opened anew when it is back. */
+  readonly rootLost: (reason: string) => void
+}
+
+interface Settle {
+  readonly control: number
+  readonly probes: Set<PeerId>
+  scanned: boolean
+}
+
+export class Arena {
+  readonly #context: ArenaContext
+  readonly #parts: ArenaParts
+  readonly #local: LocalChanges
+  readonly #feed: Feed
+  readonly #fetch: Fetcher
+  readonly #apply: Applier
+  readonly #server: Server
+  readonly #commands: Commands
+  readonly #versions: VersionStore
+  /** Connected peers, opened or not: those to open when the arena goes on. */
+  readonly #peers = new Map<PeerId, string>()
+  #guard: string | null = null
+  #paused = false
+  #statusAtMs = Number.NEGATIVE_INFINITY
+  #statusSaid = ''
+  #syncing = false
+  #unsynced = false
+  #settles: Settle[] = []
+  /** Peers that asked us to look at our disk: answered when we have. */
+  readonly #probed = new Map<PeerId, number>()
+  #probe = 0
+  #verifies = new Set<Verify>()
+  #watcherFault: string | null = null
+
+  constructor(parts: ArenaParts) {
+    this.#parts = parts
+    const { context } = parts
+    this.#context = context
+    this.#versions = new VersionStore(context)
+    this.#local = new LocalChanges(context, {
+      announced: () => this.#announced(),
+      pending: () => this.#apply.again(),
+      guard: reason => this.#stop(reason),
+      scanned: () => this.#scanned(),
+      rulesChanged: () => this.#reconsiderIgnored(),
+    })
+    this.#fetch = new Fetcher(context, {
+      staged: (path, slot, content) => this.#apply.staged(path, slot, content),
+      stuck: (path, reason) => this.#apply.stuck(path, reason),
+      progress: () => this.#statusSoon(),
+    })
+    this.#apply = new Applier(context, this.#fetch, this.#local, this.#versions, {
+      announced: () => this.#announced(),
+      changed: () => this.#statusSoon(),
+      rulesApplied: path => {
+        if (isIgnoreFile(path)) this.#local.rulesFile(path)
+      },
+    })
+    this.#feed = new Feed(
+      context,
+      parts.digest,
+      {
+        pending: () => this.#apply.again(),
+        sources: (peer, paths) => this.#sources(peer, paths),
+        peerChanged: () => this.#statusSoon(),
+      },
+      () => ({ scanning: this.#scanning, pending: context.store.state().totals.pending }),
+    )
+    this.#server = new Server(context, this.#local)
+    this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch)
+    this.#apply.caughtUp = () =>
+      [...this.#feed.sessions.values()].every(session => !session.state || session.received >= session.state.seq)
+  }
+
+  /** Recovers what a kill left half done, checks the root, and begins the first scan. */
+  start(): void {
+    const { settings } = this.#context
+    this.#apply.recover()
+    this.#suspectVolatile()
+    this.#paused = settings.paused
+    if (!this.#checkRoot()) return
+    this.#goOn()
+  }
+
+  // The shell's side
+
+  get busy(): boolean {
+    return this.#working && (this.#local.busy || this.#apply.busy || this.#fetch.busy)
+  }
+
+  /** When to call `tick` next, monotonic milliseconds. */
+  get wakeMs(): number {
+    return this.#context.timers.nextMs
+  }
+
+  tick(): void {
+    this.#border(() => this.#context.timers.ring(this.#context.clock.nowMs()))
+    this.step()
+  }
+
+  /** One slice of work. */
+  step(): void {
+    if (this.#working) {
+      this.#border(() => {
+        this.#local.step()
+        this.#apply.step()
+        this.#fetch.step()
+      })
+    }
+    this.#answerWaiting()
+  }
+
+  /** Errors of the root itself stop the arena; others are defects and end the thread. */
+  #border(work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      this.#rootFailed(error)
+    }
+  }
+
+  get #working(): boolean {
+    return this.#guard === null && !this.#paused
+  }
+
+  // The root
+
+  #checkRoot(): boolean {
+    const { store, disk } = this.#context
+    const { marker } = disk.identity()
+    const known = store.state().disk
+    if (known === null || (marker === null && store.state().totals.realBytes === 0)) {
+      const text = marker ?? known ?? this.#context.random()
+      if (marker === null) disk.writeMarker(text)
+      store.transact(writer => writer.setState({ disk: text }))
+      return true
+    }
+    if (marker === known) return true
+    const what = marker === null ? 'its marker is gone: it was emptied, or another disk is mounted there' : 'it belongs to another arena or peer'
+    this.#stop(
+      `the folder is not the one that was synced (${what}): put the right one back, or run 'realize arena resume ${this.#context.settings.name}' to take this one`,
+    )
+    return false
+  }
+
+  #rootFailed(error: DiskError): void {
+    const { root } = this.#context.settings
+    if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ENODEV' || error.code === 'ESTALE') {
+      this.#parts.rootLost(`the folder ${root} is gone: nothing is deleted elsewhere; it goes on when the folder is back`)
+      this.#stop(`the folder ${root} is gone: nothing is deleted elsewhere; it goes on when the folder is back`)
+    } else this.#stop(`the disk of ${root} said ${error.code} (${error.message}): mend it, then run 'realize arena resume ${this.#context.settings.name}'`)
+  }
+
+  /** Nothing more is changed, here or elsewhere, until a person says so. */
+  #stop(reason: string): void {
+    if (this.#guard === reason) return
+    this.#guard = reason
+    this.#apply.active = false
+    log(this.#context, 'arena_guarded', { reason })
+    this.#statusSoon()
+    this.#feed.stateSoon()
+  }
+
+  #acceptGuard(): void {
+    const { disk, store } = this.#context
+    const { marker } = disk.identity()
+    const text = marker ?? this.#context.random()
+    if (marker === null) disk.writeMarker(text)
+    store.transact(writer => writer.setState({ disk: text }))
+    this.#guard = null
+    this.#local.allowDeletions()
+    this.#goOn()
+  }
+
+  #goOn(): void {
+    const { settings, timers, clock } = this.#context
+    this.#apply.active = this.#working
+    if (!this.#working) return this.#statusSoon()
+    this.#local.rescan()
+    for (const [peer, name] of this.#peers) if (!this.#feed.sessions.has(peer)) this.#openPeer(peer, name)
+    timers.set('rescan', clock.nowMs() + settings.rescanMs, () => this.#rescanAgain())
+    this.#statusSoon()
+  }
+
+  #rescanAgain(): void {
+    const { settings, timers, clock } = this.#context
+    if (this.#working) this.#local.rescan()
+    // Without a watcher only scans see changes.
+    const waitMs = this.#watcherFault === null ? settings.rescanMs : Math.min(settings.rescanMs, 10_000)
+    timers.set('rescan', clock.nowMs() + waitMs, () => this.#rescanAgain())
+  }
+
+  /** After the machine itself went down, what was not known to be durable is looked at again. */
+  #suspectVolatile(): void {
+    const { store } = this.#context
+    const { boot, durableSeq, seq } = store.state()
+    if (boot === this.#parts.boot) return
+    const suspects: Entry[] = []
+    for (let after = durableSeq; ; ) {
+      const page = store.feed(after, 1000)
+      suspects.push(...page.filter(entry => entry.have !== null))
+      if (page.length < 1000) break
+      after = (page.at(-1) as Entry).seq
+    }
+    store.transact(writer => {
+      writer.setState({ boot: this.#parts.boot, durableSeq: seq })
+      for (const entry of suspects) if (entry.stamp) writer.putEntry({ ...entry, stamp: NO_STAMP }, false)
+    })
+    this.#local.suspect(suspects.map(entry => entry.path))
+  }
+
+  // Commands of the supervisor
+
+  settings(settings: ArenaSettings): void {
+    const before = this.#context.settings
+    this.#context.settings = settings
+    const rules = JSON.stringify(before.ignore) !== JSON.stringify(settings.ignore)
+    if (rules) {
+      this.#local.rules.configure(settings.ignore)
+      this.#reconsiderIgnored()
+      this.#local.rescan()
+    }
+    if (before.conflicts !== settings.conflicts) {
+      this.#feed.reopen()
+      this.#apply.again()
+    }
+    if (settings.paused !== this.#paused) {
+      this.#paused = settings.paused
+      if (settings.paused) {
+        for (const peer of this.#feed.sessions.keys()) this.#fetch.peerClosed(peer)
+        this.#feed.suspend('it is paused there')
+        this.#apply.active = false
+      } else this.#goOn()
+    }
+    this.#statusSoon()
+  }
+
+  touched(paths: string[] | null): void {
+    this.#local.touched(paths)
+    if (this.#working) this.#feed.stateSoon()
+  }
+
+  watcher(fault: string | null): void {
+    this.#watcherFault = fault
+    if (fault === null) this.#context.problems.clear('')
+    else {
+      this.#context.problems.set('', `changes are found by scanning only: ${fault}`, true)
+      this.#rescanAgain()
+    }
+    this.#statusSoon()
+  }
+
+  hashed(id: number, results: HashResult[]): void {
+    this.#border(() => {
+      if (id >= 0) return this.#local.hashed(id, results)
+      for (const verify of this.#verifies) if (verify.hashed(id, results)) return
+    })
+  }
+
+  control({ id, method, params }: ArenaControl): void {
+    const { deliver } = this.#context
+    try {
+      const result = this.#control(id, method, params)
+      if (result !== undefined) deliver({ to: 'supervisor', report: { type: 'reply', id, result } })
+    } catch (error) {
+      deliver({ to: 'supervisor', report: { type: 'refused', id, failure: toFailure(error) } })
+      if (!(error instanceof SyncError)) throw error
+    }
+  }
+
+  /** Undefined: answered later. */
+  #control(id: number, method: string, params: Record<string, unknown>): unknown {
+    switch (method) {
+      case 'rescan':
+        this.#local.rescan()
+        return {}
+      case 'accept_guard':
+        if (this.#guard !== null) this.#acceptGuard()
+        return {}
+      case 'settle':
+        this.#settle(id, params['timeoutMs'] as number)
+        return undefined
+      case 'verify':
+        this.#verify(id)
+        return undefined
+      default: {
+        const result = this.#commands.run(method, params)
+        if (result === undefined) throw new SyncError('message_invalid', `an arena does not know '${method}'`)
+        return result
+      }
+    }
+  }
+
+  #verify(id: number): void {
+    const { deliver } = this.#context
+    let outcome: VerifyOutcome | null = null
+    const finish = (done: VerifyOutcome) => {
+      const root = this.#feed.root
+      const peers = [...this.#feed.sessions.values()].flatMap(session =>
+        session.state ? [{ id: session.id, root: session.state.root, equal: session.state.root === root }] : [],
+      )
+      deliver({ to: 'supervisor', report: { type: 'reply', id, result: { ...done, root, peers } } })
+    }
+    const verify = new Verify(this.#context, done => {
+      outcome = done
+      this.#verifies.delete(verify)
+      finish(done)
+    })
+    if (outcome === null) this.#verifies.add(verify)
+  }
+
+  // Peers
+
+  peerOpened(peer: PeerId, name: string): void {
+    this.#peers.set(peer, name)
+    if (!this.#paused) this.#openPeer(peer, name)
+  }
+
+  #openPeer(peer: PeerId, name: string): void {
+    this.#feed.opened(peer, name)
+    this.#fetch.peerOpened(peer)
+  }
+
+  peerClosed(peer: PeerId): void {
+    this.#peers.delete(peer)
+    this.#probed.delete(peer)
+    for (const settle of this.#settles) settle.probes.delete(peer)
+    this.#feed.closed(peer)
+    this.#fetch.peerClosed(peer)
+  }
+
+  /** Throws SyncError if the peer broke the protocol. */
+  fromPeer(peer: PeerId, message: FromPeer): void {
+    if (!this.#feed.sessions.has(peer)) return
+    switch (message.type) {
+      case 'wire':
+        return this.#border(() => this.#wire(peer, message.header, message.payload ?? new Uint8Array(0)))
+      case 'stored':
+        return this.#fetch.stored(message.id, message.from, message.count)
+      case 'downloaded':
+        return this.#fetch.downloaded(message.id)
+      case 'download_failed':
+        return this.#fetch.failed(peer, message.id, message.failure)
+      case 'closed':
+        return this.peerClosed(peer)
+      default:
+        message satisfies never
+    }
+  }
+
+  #wire(peer: PeerId, header: ArenaWireMessage, payload: Uint8Array): void {
+    switch (header.type) {
+      case 'arena_open':
+        return this.#feed.arenaOpen(peer, header)
+      case 'arena_close':
+        return this.#feed.arenaClose(peer, header)
+      case 'rolled_back':
+        return this.#feed.rolledBack(peer, header)
+      case 'feed':
+        return this.#feed.take(peer, header)
+      case 'feed_ack':
+        return this.#feed.feedAck(peer, header)
+      case 'arena_state':
+        this.#feed.arenaState(peer, header)
+        if (header.probe > 0) for (const settle of this.#settles) settle.probes.delete(peer)
+        return
+      case 'arena_probe':
+        this.#local.rescan()
+        this.#probed.set(peer, header.probe)
+        return
+      case 'fetch_blobs':
+        return this.#server.fetchBlobs(peer, header)
+      case 'pack':
+        return this.#fetch.pack(peer, header.id, header.sizes, payload)
+      case 'fetch_tree':
+        return this.#server.fetchTree(peer, header)
+      case 'tree':
+        return this.#fetch.tree(peer, header.id, payload)
+      case 'fetch_leaves':
+        return this.#server.fetchLeaves(peer, header)
+      case 'fetch_failed':
+        return this.#fetch.failed(peer, header.id, { code: 'blob_missing', message: header.reason })
+      case 'leaves':
+        throw new SyncError('message_invalid', 'leaves that nobody asked for')
+      default:
+        header satisfies never
+    }
+  }
+
+  #sources(peer: PeerId, paths: readonly Entry['path'][]): void {
+    const { store } = this.#context
+    const hashes = paths.flatMap(path => {
+      const entry = store.entry(path)
+      return entry?.pending && entry.known.content.type === 'file' ? [entry.known.content.hash] : []
+    })
+    if (hashes.length > 0) this.#fetch.holders(peer, hashes)
+  }
+
+  // What follows from what
+
+  #announced(): void {
+    this.#unsynced = true
+    this.#feed.pump()
+    this.#feed.stateSoon()
+    if (this.#context.store.state().totals.pending > 0) this.#apply.again()
+    this.#syncLater()
+    this.#statusSoon()
+  }
+
+  /** In bulk and off the path of the changes: what was announced or applied becomes durable (R5). */
+  #syncLater(): void {
+    const { timers, clock, disk, store } = this.#context
+    if (this.#syncing) return
+    timers.soon('sync', clock.nowMs() + SYNC_MS, () => {
+      if (!this.#unsynced) return
+      this.#unsynced = false
+      this.#syncing = true
+      const { seq } = store.state()
+      disk.sync(error => {
+        this.#syncing = false
+        if (!error) store.transact(writer => writer.setState({ durableSeq: Math.max(store.state().durableSeq, seq) }))
+        else this.#unsynced = true
+        if (this.#unsynced) this.#syncLater()
+      })
+    })
+  }
+
+  #scanned(): void {
+    for (const settle of this.#settles) settle.scanned = true
+    this.#feed.stateSoon()
+    this.#apply.again()
+    this.#statusSoon()
+  }
+
+  /** After a change of rules: what was left alone may be wanted, and the reverse. */
+  #reconsiderIgnored(): void {
+    const { store } = this.#context
+    for (let after: Entry['path'] | null = null; ; ) {
+      const page: Entry[] = store.page(after, 1000, null)
+      const wrong = page.filter(
+        entry => entry.have !== entry.known && !entry.pending && !this.#local.rules.ignores(entry.path, entry.known.content.type === 'dir'),
+      )
+      if (wrong.length > 0) {
+        store.transact(writer => {
+          for (const entry of wrong) writer.putEntry({ ...entry, pending: true }, false)
+        })
+      }
+      if (page.length < 1000) break
+      after = (page.at(-1) as Entry).path
+    }
+    this.#apply.again()
+  }
+
+  // Status
+
+  get #scanning(): boolean {
+    return this.#working && !this.#local.quiet
+  }
+
+  #missing(): string[] {
+    const { store, problems } = this.#context
+    const missing: string[] = []
+    if (this.#guard !== null) missing.push(this.#guard)
+    if (this.#paused) missing.push('it is paused')
+    if (this.#scanning) missing.push('changes on this disk are being looked at')
+    const { totals, seq } = store.state()
+    if (totals.pending > 0) {
+      missing.push(`${totals.pending} entries (${totals.pendingBytes} bytes) are not here yet`)
+      for (const problem of problems.list(20)) if (!problem.note) missing.push(`${problem.path}: ${problem.reason}`)
+    }
+    const root = this.#feed.root
+    for (const session of this.#feed.sessions.values()) {
+      const reason = this.#feed.missingWith(session, root, seq)
+      if (reason !== null) missing.push(reason)
+    }
+    return missing
+  }
+
+  status(): ArenaStatus {
+    const { settings, store, problems } = this.#context
+    const { totals } = store.state()
+    const missing = this.#missing()
+    const scanning = this.#working && this.#local.scanning
+    const syncing = totals.pending > 0 || this.#scanning
+    return {
+      name: settings.name,
+      path: settings.root,
+      state: this.#guard !== null ? 'guarded' : this.#paused ? 'paused' : scanning ? 'scanning' : syncing ? 'syncing' : 'idle',
+      reason: this.#guard,
+      consensus: missing.length === 0,
+      missing,
+      root: this.#feed.root,
+      files: totals.files,
+      bytes: totals.bytes,
+      realBytes: totals.realBytes,
+      cachedBytes: 0,
+      needFiles: totals.pending,
+      needBytes: totals.pendingBytes,
+      conflicts: totals.conflicts,
+      problems: problems.list(PROBLEMS_MAX),
+      problemCount: problems.count,
+      scan: scanning ? { done: this.#local.scanned } : null,
+      peers: this.#feed.describe(),
+    }
+  }
+
+  #statusSoon(): void {
+    const { clock, timers } = this.#context
+    const dueMs = Math.max(clock.nowMs(), this.#statusAtMs + STATUS_MS)
+    timers.soon('status', dueMs, () => {
+      this.#statusAtMs = clock.nowMs()
+      const status = this.status()
+      const said = JSON.stringify(status)
+      if (said === this.#statusSaid) return
+      this.#statusSaid = said
+      this.#context.deliver({ to: 'supervisor', report: { type: 'status', status } })
+    })
+  }
+
+  // Waiting for consensus
+
+  /** Looks at the disk, has the peers look at theirs, and answers when all agree or time is up. */
+  #settle(control: number, timeoutMs: number): void {
+    const { clock, timers } = this.#context
+    const probes = new Set<PeerId>()
+    for (const session of this.#feed.sessions.values()) {
+      if (!session.theirs) continue
+      probes.add(session.id)
+      this.#feed.probe(session.id, ++this.#probe)
+    }
+    this.#local.rescan()
+    this.#settles.push({ control, probes, scanned: false })
+    timers.set(`settle:${control}`, clock.nowMs() + timeoutMs, () => this.#settled(control))
+  }
+
+  #settled(control: number): void {
+    const settle = this.#settles.find(item => item.control === control)
+    if (!settle) return
+    this.#settles = this.#settles.filter(item => item !== settle)
+    this.#context.timers.clear(`settle:${control}`)
+    const missing = this.#missing()
+    for (const peer of settle.probes) missing.push(`${this.#feed.sessions.get(peer)?.name ?? peer} has not answered yet`)
+    const result = { consensus: missing.length === 0, missing }
+    this.#context.deliver({ to: 'supervisor', report: { type: 'reply', id: control, result } })
+  }
+
+  /** Answers probes and settles whose time has come: run after everything, it looks at what is. */
+  #answerWaiting(): void {
+    if (this.#probed.size > 0 && !this.#local.scanning && this.#local.quiet) {
+      for (const [peer, probe] of this.#probed) this.#feed.answerProbe(peer, probe)
+      this.#probed.clear()
+    }
+    if (this.#settles.length === 0) return
+    const ready = this.#settles.filter(settle => settle.scanned && settle.probes.size === 0)
+    if (ready.length > 0 && this.#missing().length === 0) for (const settle of ready) this.#settled(settle.control)
+  }
+}

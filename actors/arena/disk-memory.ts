@@ -1,0 +1,689 @@
+/**
+ * The disk of the simulator: a tree in memory with inodes and hard links, which forgets in a crash what no completed sync covered.
+ * It has the user's side as well: operations that another program would do, on any path, with the clock that was given.
+ *
+ * A name with a lone surrogate stands for one that is not valid UTF-8. Descriptors are made-up numbers that only `readFd` and `writeFd` of the same disk understand.
+ */
+import type { EntryPath } from '../../protocol/ids.ts'
+import { OWN_FOLDER } from '../../protocol/path.ts'
+import { type Disk, DiskError, type DiskStat, type PlaceResult } from './disk.ts'
+import {
+  checkOwnName,
+  demandFile,
+  isExpected,
+  MARKER,
+  MARKER_BYTES_MAX,
+  newMode,
+  refuseFolder,
+  STAGING,
+  VERSIONS,
+  withExec,
+} from './disk-rules.ts'
+
+interface Inode {
+  ino: bigint
+  mtimeNs: bigint
+  ctimeNs: bigint
+  mode: number
+  links: number
+}
+interface FileNode extends Inode {
+  type: 'file'
+  /** Never changed in place: a snapshot shares it. */
+  bytes: Uint8Array
+  /** Programs that have it open for writing. */
+  writers: number
+}
+interface FolderNode extends Inode {
+  type: 'dir'
+  children: Map<string, TreeNode>
+}
+interface LinkNode extends Inode {
+  type: 'symlink'
+  target: string
+}
+type TreeNode = FileNode | FolderNode | LinkNode
+
+export interface MemoryDiskOptions {
+  /** The clock of this disk: what a write sets mtime and ctime to. */
+  nowNs: () => bigint
+  /** A sync completes within the call. Otherwise when `completeSync` is called. */
+  autoSync?: boolean
+  foldsCase?: boolean
+  foldsUnicode?: boolean
+  /** Identity of the file system. */
+  device?: string
+}
+
+/** Made-up descriptors start here, so that one that leaks to a real call fails. */
+const FIRST_FD = 1_000_000
+const UMASK = 0o022
+const NAME_BYTES_MAX = 255
+
+export class MemoryDisk implements Disk {
+  readonly foldsCase: boolean
+  readonly foldsUnicode: boolean
+  device: string
+  autoSync: boolean
+  /** Answers of `free`, and the point at which writes end in ENOSPC. */
+  totalBytes = Number.POSITIVE_INFINITY
+  /** Asked before each change that the arena makes; a code makes it fail with that. */
+  fault: ((operation: string, path: string) => string | null) | null = null
+  readonly #nowNs: () => bigint
+  #root: FolderNode
+  #durable: FolderNode
+  #inoNext = 2n
+  #fdNext = FIRST_FD
+  readonly #open = new Map<number, FileNode>()
+  #syncs: { snapshot: FolderNode; done: (error: DiskError | null) => void }[] = []
+
+  constructor(options: MemoryDiskOptions) {
+    this.#nowNs = options.nowNs
+    this.autoSync = options.autoSync ?? false
+    this.foldsCase = options.foldsCase ?? false
+    this.foldsUnicode = options.foldsUnicode ?? false
+    this.device = options.device ?? 'memory'
+    this.#root = this.#newFolder()
+    this.#durable = copyTree(this.#root)
+  }
+
+  // Looking
+
+  stat(path: EntryPath): DiskStat | null {
+    return this.#statAny(path)
+  }
+
+  list(path: EntryPath | undefined): { names: string[]; invalid: string[] } {
+    const names = [...this.#folder(path).children.keys()].filter(name => path !== undefined || name !== OWN_FOLDER)
+    const invalid = names.filter(name => !name.isWellFormed())
+    return { names: names.map(name => name.toWellFormed()), invalid: invalid.map(name => name.toWellFormed()) }
+  }
+
+  listStat(path: EntryPath | undefined): { entries: { name: string; stat: DiskStat }[]; invalid: string[] } {
+    const { names, invalid } = this.list(path)
+    const { children } = this.#folder(path)
+    const entries: { name: string; stat: DiskStat }[] = []
+    for (const name of names) {
+      const node = children.get(name)
+      if (node !== undefined) entries.push({ name, stat: statOf(node) })
+    }
+    return { entries, invalid }
+  }
+
+  readLink(path: EntryPath): string {
+    const node = this.#demand(path)
+    return node.type === 'symlink' ? node.target : fail('EINVAL', path)
+  }
+
+  read(path: EntryPath): { before: DiskStat; bytes: Uint8Array; after: DiskStat } {
+    const node = this.#demandFile(path)
+    return { before: statOf(node), bytes: node.bytes.slice(), after: statOf(node) }
+  }
+
+  open(path: EntryPath): { fd: number; stat: DiskStat } {
+    return this.#openNode(this.#demandFile(path))
+  }
+
+  close(fd: number): void {
+    if (!this.#open.delete(fd)) fail('EBADF', String(fd))
+  }
+
+  beingWritten(path: EntryPath): boolean {
+    return this.#demandFile(path).writers > 0
+  }
+
+  outsidePath(path: EntryPath): string {
+    return `/memory/${path}`
+  }
+
+  // Staging
+
+  stageFile(slot: string, bytes: Uint8Array, mtimeNs: bigint, exec: boolean): DiskStat {
+    this.#mayFail('stageFile', slot)
+    const staging = this.#own(STAGING, slot)
+    this.#reserve(bytes.length)
+    const node = this.#newFile(bytes.slice(), newMode(exec) & ~UMASK)
+    node.mtimeNs = mtimeNs
+    this.#put(staging, slot, node)
+    return statOf(node)
+  }
+
+  stageOpen(slot: string, size: number): number {
+    this.#mayFail('stageOpen', slot)
+    const staging = this.#own(STAGING, slot)
+    let node = staging.children.get(slot)
+    if (node?.type !== 'file' || node.links > 1) {
+      node = this.#newFile(new Uint8Array(size), newMode(false) & ~UMASK)
+      this.#put(staging, slot, node)
+    }
+    return this.#openNode(node).fd
+  }
+
+  stageRead(slot: string, offset: number, length: number): Uint8Array {
+    return this.#ownFile(STAGING, slot).bytes.slice(offset, offset + length)
+  }
+
+  stageFinish(slot: string, size: number, mtimeNs: bigint, exec: boolean): DiskStat {
+    this.#mayFail('stageFinish', slot)
+    const node = this.#ownFile(STAGING, slot)
+    if (node.bytes.length !== size) node.bytes = resized(node.bytes, size)
+    if (exec !== isExec(node)) node.mode = withExec(node.mode, exec)
+    node.mtimeNs = mtimeNs
+    node.ctimeNs = this.#nowNs()
+    return statOf(node)
+  }
+
+  stageLink(slot: string, target: string): DiskStat {
+    this.#mayFail('stageLink', slot)
+    if (target === '') fail('ENOENT', slot)
+    const node = this.#newLink(target)
+    this.#put(this.#own(STAGING, slot), slot, node)
+    return statOf(node)
+  }
+
+  stageCopy(slot: string, from: EntryPath): { before: DiskStat; after: DiskStat } {
+    this.#mayFail('stageCopy', slot)
+    const source = this.#demandFile(from)
+    this.#copy(slot, source)
+    return { before: statOf(source), after: statOf(source) }
+  }
+
+  stageCopyKept(slot: string, kept: string): void {
+    this.#mayFail('stageCopyKept', slot)
+    this.#copy(slot, this.#ownFile(VERSIONS, kept))
+  }
+
+  stageTakeKept(slot: string, kept: string): void {
+    this.#mayFail('stageTakeKept', slot)
+    const versions = this.#own(VERSIONS, kept)
+    const node = versions.children.get(kept) ?? fail('ENOENT', kept)
+    this.#drop(versions, kept)
+    this.#put(this.#own(STAGING, slot), slot, node)
+  }
+
+  stageStat(slot: string): DiskStat | null {
+    checkOwnName(slot)
+    return this.#statAny(`${OWN_FOLDER}/${STAGING}/${slot}`)
+  }
+
+  stageRemove(slot: string): void {
+    this.#removeOwn(STAGING, slot)
+  }
+
+  stageList(): string[] {
+    return this.#listOwn(STAGING)
+  }
+
+  // Changing the tree
+
+  place(slot: string, path: EntryPath, expected: DiskStat | null): PlaceResult {
+    this.#mayFail('place', path)
+    const staging = this.#own(STAGING, slot)
+    const { folder, name } = this.#parent(path)
+    const staged = staging.children.get(slot) ?? fail('ENOENT', slot)
+    const there = folder.children.get(name)
+    if (expected === null) {
+      if (there !== undefined) return 'unexpected'
+      this.#drop(staging, slot)
+      this.#put(folder, name, staged)
+      return 'placed'
+    }
+    refuseFolder(expected, path)
+    if (there === undefined || !isExpected(statOf(there), expected)) return 'unexpected'
+    const now = this.#nowNs()
+    staging.children.set(slot, there)
+    folder.children.set(name, staged)
+    for (const node of [staged, there]) node.ctimeNs = now
+    for (const node of [staging, folder]) node.mtimeNs = now
+    return 'placed'
+  }
+
+  takeOut(path: EntryPath, slot: string, expected: DiskStat): PlaceResult {
+    this.#mayFail('takeOut', path)
+    refuseFolder(expected, path)
+    const staging = this.#own(STAGING, slot)
+    const { folder, name } = this.#parent(path)
+    const node = folder.children.get(name)
+    if (node === undefined || !isExpected(statOf(node), expected)) return 'unexpected'
+    this.#drop(folder, name)
+    this.#put(staging, slot, node)
+    return 'placed'
+  }
+
+  move(from: EntryPath, to: EntryPath, expected: DiskStat): PlaceResult {
+    this.#mayFail('move', from)
+    const source = this.#parent(from)
+    const target = this.#parent(to)
+    const node = source.folder.children.get(source.name)
+    if (node === undefined || !isExpected(statOf(node), expected)) return 'unexpected'
+    if (target.folder.children.has(target.name)) return 'unexpected'
+    if (`${to}/`.startsWith(`${from}/`)) fail('EINVAL', to)
+    this.#drop(source.folder, source.name)
+    this.#put(target.folder, target.name, node)
+    return 'placed'
+  }
+
+  makeFolder(path: EntryPath): void {
+    this.#mayFail('makeFolder', path)
+    this.mkdir(path)
+  }
+
+  removeFolder(path: EntryPath): void {
+    this.#mayFail('removeFolder', path)
+    const { folder, name } = this.#parent(path)
+    const node = folder.children.get(name) ?? fail('ENOENT', path)
+    if (node.type !== 'dir') fail('ENOTDIR', path)
+    if (node.children.size > 0) fail('ENOTEMPTY', path)
+    this.#drop(folder, name)
+  }
+
+  setMeta(path: EntryPath, expected: DiskStat, mtimeNs: bigint | null, exec: boolean | null): PlaceResult {
+    this.#mayFail('setMeta', path)
+    const node = this.#find(path)
+    if (node === null || !isExpected(statOf(node), expected)) return 'unexpected'
+    if (node.type !== 'file') demandFile(statOf(node), path)
+    else if (node.writers > 0) fail('EBUSY', path)
+    if (exec !== null && exec !== isExec(node)) node.mode = withExec(node.mode, exec)
+    if (mtimeNs !== null) node.mtimeNs = mtimeNs
+    node.ctimeNs = this.#nowNs()
+    return 'placed'
+  }
+
+  // Version store
+
+  keep(slot: string, kept: string): void {
+    this.#mayFail('keep', kept)
+    const staging = this.#own(STAGING, slot)
+    const versions = this.#own(VERSIONS, kept)
+    const node = staging.children.get(slot) ?? fail('ENOENT', slot)
+    if (versions.children.has(kept)) fail('EEXIST', kept)
+    this.#drop(staging, slot)
+    this.#put(versions, kept, node)
+  }
+
+  linkKept(kept: string, path: EntryPath): PlaceResult {
+    this.#mayFail('linkKept', path)
+    const node = this.#own(VERSIONS, kept).children.get(kept) ?? fail('ENOENT', kept)
+    const { folder, name } = this.#parent(path)
+    if (folder.children.has(name)) return 'unexpected'
+    this.#put(folder, name, node)
+    return 'placed'
+  }
+
+  keptOpen(kept: string): { fd: number; stat: DiskStat } {
+    return this.#openNode(this.#ownFile(VERSIONS, kept))
+  }
+
+  keptStat(kept: string): DiskStat | null {
+    checkOwnName(kept)
+    return this.#statAny(`${OWN_FOLDER}/${VERSIONS}/${kept}`)
+  }
+
+  keptRemove(kept: string): void {
+    this.#removeOwn(VERSIONS, kept)
+  }
+
+  keptList(): string[] {
+    return this.#listOwn(VERSIONS)
+  }
+
+  // The file system
+
+  /** Covers what was written before the call. With `autoSync` it calls back before it returns. */
+  sync(done: (error: DiskError | null) => void): void {
+    this.#syncs.push({ snapshot: copyTree(this.#root), done })
+    if (this.autoSync) this.completeSync()
+  }
+
+  identity(): { device: string; rootIno: string; marker: string | null } {
+    const marker = this.#find(`${OWN_FOLDER}/${MARKER}`)
+    const text = marker?.type === 'file' ? Buffer.from(marker.bytes).toString() : null
+    return { device: this.device, rootIno: String(this.#root.ino), marker: text }
+  }
+
+  writeMarker(text: string): void {
+    this.#mayFail('writeMarker', MARKER)
+    this.#ownFolder(STAGING)
+    this.#ownFolder(VERSIONS)
+    const bytes = Buffer.from(text)
+    if (bytes.length > MARKER_BYTES_MAX) throw new RangeError('the marker is too long')
+    this.writeFile(`${OWN_FOLDER}/${MARKER}`, bytes)
+  }
+
+  free(): { freeBytes: number; totalBytes: number } {
+    const totalBytes = Math.min(this.totalBytes, Number.MAX_SAFE_INTEGER)
+    return { freeBytes: Math.max(0, totalBytes - usedBytes(this.#root)), totalBytes }
+  }
+
+  dispose(): void {
+    this.#open.clear()
+  }
+
+  // Descriptors
+
+  readFd(fd: number, offset: number, length: number): Uint8Array {
+    return this.#opened(fd).bytes.slice(offset, offset + length)
+  }
+
+  writeFd(fd: number, offset: number, bytes: Uint8Array): void {
+    const node = this.#opened(fd)
+    const size = Math.max(node.bytes.length, offset + bytes.length)
+    this.#reserve(size - node.bytes.length)
+    const content = resized(node.bytes, size)
+    content.set(bytes, offset)
+    this.#setContent(node, content)
+  }
+
+  statFd(fd: number): DiskStat {
+    return statOf(this.#opened(fd))
+  }
+
+  // Power
+
+  /** Completes the syncs that wait, in their order; what they cover is durable, unless they fail with `code`. */
+  completeSync(code: string | null = null): void {
+    const syncs = this.#syncs
+    this.#syncs = []
+    for (const { snapshot, done } of syncs) {
+      if (code === null) this.#durable = snapshot
+      done(code === null ? null : new DiskError(code, `${code}: sync`))
+    }
+  }
+
+  get syncsWaiting(): number {
+    return this.#syncs.length
+  }
+
+  /** Power loss: back to what the last completed sync covered. Open descriptors and waiting syncs are gone. */
+  crash(): void {
+    this.#root = copyTree(this.#durable)
+    this.#syncs = []
+    this.#open.clear()
+  }
+
+  // The user's side. Paths are strings: users may touch our own folder, too. Throws DiskError like the system calls would.
+
+  /** Writes over a file in place (its inode stays), or creates it. */
+  writeFile(path: string, bytes: Uint8Array): void {
+    const { folder, name } = this.#parent(path)
+    const there = folder.children.get(name)
+    if (there === undefined) this.#put(folder, name, this.#newFile(bytes.slice(), newMode(false) & ~UMASK))
+    else if (there.type === 'file') this.#setContent(there, bytes.slice())
+    else demandFile(statOf(there), path)
+  }
+
+  readFile(path: string): Uint8Array {
+    return this.#demandFile(path).bytes.slice()
+  }
+
+  /** Like rename(2): over a file or an empty folder, if there is one. */
+  rename(from: string, to: string): void {
+    const source = this.#parent(from)
+    const target = this.#parent(to)
+    const node = source.folder.children.get(source.name) ?? fail('ENOENT', from)
+    const there = target.folder.children.get(target.name)
+    if (there === node) return
+    if (`${to}/`.startsWith(`${from}/`)) fail('EINVAL', to)
+    if (there !== undefined) {
+      if (there.type === 'dir' && node.type !== 'dir') fail('EISDIR', to)
+      if (there.type !== 'dir' && node.type === 'dir') fail('ENOTDIR', to)
+      if (there.type === 'dir' && there.children.size > 0) fail('ENOTEMPTY', to)
+      this.#drop(target.folder, target.name)
+    }
+    this.#drop(source.folder, source.name)
+    this.#put(target.folder, target.name, node)
+  }
+
+  link(from: string, to: string): void {
+    const node = this.#demandFile(from)
+    this.#putNew(to, node)
+  }
+
+  /** A file, symlink or folder with all that is in it; nothing if it is not there. */
+  remove(path: string): void {
+    const { folder, name } = this.#parent(path)
+    if (folder.children.has(name)) this.#drop(folder, name)
+  }
+
+  mkdir(path: string): void {
+    this.#putNew(path, this.#newFolder())
+  }
+
+  symlink(target: string, path: string): void {
+    this.#putNew(path, this.#newLink(target))
+  }
+
+  chmod(path: string, mode: number): void {
+    const node = this.#demand(path)
+    node.mode = mode
+    node.ctimeNs = this.#nowNs()
+  }
+
+  touch(path: string, mtimeNs: bigint): void {
+    const node = this.#demand(path)
+    node.mtimeNs = mtimeNs
+    node.ctimeNs = this.#nowNs()
+  }
+
+  /** Some program has the file open for writing until what is returned is called. */
+  holdForWriting(path: string): () => void {
+    const node = this.#demandFile(path)
+    node.writers++
+    return () => {
+      node.writers--
+    }
+  }
+
+  // Nodes
+
+  #inode(mode: number): Inode {
+    const now = this.#nowNs()
+    return { ino: this.#inoNext++, mtimeNs: now, ctimeNs: now, mode, links: 0 }
+  }
+
+  #newFolder(): FolderNode {
+    return { type: 'dir', children: new Map(), ...this.#inode(0o755) }
+  }
+
+  #newFile(bytes: Uint8Array, mode: number): FileNode {
+    return { type: 'file', bytes, writers: 0, ...this.#inode(mode) }
+  }
+
+  #newLink(target: string): LinkNode {
+    return { type: 'symlink', target, ...this.#inode(0o777) }
+  }
+
+  #put(folder: FolderNode, name: string, node: TreeNode): void {
+    if (folder.children.has(name)) this.#drop(folder, name)
+    folder.children.set(name, node)
+    node.links++
+    node.ctimeNs = this.#nowNs()
+    folder.mtimeNs = node.ctimeNs
+  }
+
+  #putNew(path: string, node: TreeNode): void {
+    const { folder, name } = this.#parent(path)
+    if (folder.children.has(name)) fail('EEXIST', path)
+    this.#put(folder, name, node)
+  }
+
+  #drop(folder: FolderNode, name: string): void {
+    const node = folder.children.get(name) as TreeNode
+    folder.children.delete(name)
+    node.links--
+    node.ctimeNs = this.#nowNs()
+    folder.mtimeNs = node.ctimeNs
+  }
+
+  #setContent(node: FileNode, bytes: Uint8Array): void {
+    node.bytes = bytes
+    node.mtimeNs = this.#nowNs()
+    node.ctimeNs = node.mtimeNs
+  }
+
+  #copy(slot: string, source: FileNode): void {
+    const staging = this.#own(STAGING, slot)
+    this.#reserve(source.bytes.length)
+    const node = this.#newFile(source.bytes, newMode(isExec(source)) & ~UMASK)
+    node.mtimeNs = source.mtimeNs
+    this.#put(staging, slot, node)
+  }
+
+  #openNode(node: FileNode): { fd: number; stat: DiskStat } {
+    const fd = this.#fdNext++
+    this.#open.set(fd, node)
+    return { fd, stat: statOf(node) }
+  }
+
+  #opened(fd: number): FileNode {
+    return this.#open.get(fd) ?? fail('EBADF', String(fd))
+  }
+
+  #reserve(bytes: number): void {
+    if (bytes > 0 && this.totalBytes !== Number.POSITIVE_INFINITY && this.free().freeBytes < bytes)
+      fail('ENOSPC', `${bytes} bytes`)
+  }
+
+  #mayFail(operation: string, path: string): void {
+    const code = this.fault?.(operation, path) ?? null
+    if (code !== null) fail(code, path)
+  }
+
+  // Paths
+
+  #folder(path: string | undefined): FolderNode {
+    let folder = this.#root
+    for (const name of path?.split('/') ?? []) {
+      const node = folder.children.get(name) ?? fail('ENOENT', path as string)
+      if (node.type === 'symlink') return fail('ELOOP', path as string)
+      if (node.type !== 'dir') return fail('ENOTDIR', path as string)
+      folder = node
+    }
+    return folder
+  }
+
+  #parent(path: string): { folder: FolderNode; name: string } {
+    const slash = path.lastIndexOf('/')
+    const name = path.slice(slash + 1)
+    if (Buffer.byteLength(name) > NAME_BYTES_MAX) fail('ENAMETOOLONG', path)
+    return { folder: this.#folder(slash < 0 ? undefined : path.slice(0, slash)), name }
+  }
+
+  #find(path: string): TreeNode | null {
+    try {
+      const { folder, name } = this.#parent(path)
+      return folder.children.get(name) ?? null
+    } catch (error) {
+      if (error instanceof DiskError) return null
+      throw error
+    }
+  }
+
+  #demand(path: string): TreeNode {
+    const { folder, name } = this.#parent(path)
+    return folder.children.get(name) ?? fail('ENOENT', path)
+  }
+
+  #demandFile(path: string): FileNode {
+    const node = this.#demand(path)
+    if (node.type === 'file') return node
+    demandFile(statOf(node), path)
+    return fail('EINVAL', path)
+  }
+
+  #statAny(path: string): DiskStat | null {
+    const node = this.#find(path)
+    return node === null ? null : statOf(node)
+  }
+
+  // Our own folder
+
+  #ownFolder(which: string): FolderNode {
+    let folder = this.#root
+    for (const name of [OWN_FOLDER, which]) {
+      let node = folder.children.get(name)
+      if (node === undefined) {
+        node = this.#newFolder()
+        this.#put(folder, name, node)
+      }
+      if (node.type !== 'dir') return fail(node.type === 'symlink' ? 'ELOOP' : 'ENOTDIR', name)
+      folder = node
+    }
+    return folder
+  }
+
+  #own(which: string, name: string): FolderNode {
+    checkOwnName(name)
+    return this.#ownFolder(which)
+  }
+
+  #ownFile(which: string, name: string): FileNode {
+    checkOwnName(name)
+    return this.#demandFile(`${OWN_FOLDER}/${which}/${name}`)
+  }
+
+  #removeOwn(which: string, name: string): void {
+    this.#mayFail('remove', name)
+    checkOwnName(name)
+    if (this.#find(`${OWN_FOLDER}/${which}/${name}`) !== null) this.#drop(this.#ownFolder(which), name)
+  }
+
+  #listOwn(which: string): string[] {
+    const folder = this.#find(`${OWN_FOLDER}/${which}`)
+    return folder?.type === 'dir' ? [...folder.children.keys()] : []
+  }
+}
+
+function statOf(node: TreeNode): DiskStat {
+  return {
+    type: node.type,
+    size: sizeOf(node),
+    mtimeNs: node.mtimeNs,
+    ctimeNs: node.ctimeNs,
+    ino: node.ino,
+    exec: isExec(node),
+    links: node.links,
+  }
+}
+
+function sizeOf(node: TreeNode): number {
+  if (node.type === 'file') return node.bytes.length
+  return node.type === 'symlink' ? Buffer.byteLength(node.target) : 0
+}
+
+function isExec(node: TreeNode): boolean {
+  return (node.mode & 0o111) !== 0
+}
+
+function resized(bytes: Uint8Array, size: number): Uint8Array {
+  const content = new Uint8Array(size)
+  content.set(bytes.subarray(0, size))
+  return content
+}
+
+/** A copy with the same inodes and hard links; contents are shared, as nothing changes them in place. */
+function copyTree(root: FolderNode): FolderNode {
+  const copies = new Map<TreeNode, TreeNode>()
+  const copyOf = (node: TreeNode): TreeNode => {
+    const known = copies.get(node)
+    if (known !== undefined) return known
+    const copy = node.type === 'file' ? { ...node, writers: 0 } : { ...node }
+    copies.set(node, copy)
+    if (copy.type === 'dir') copy.children = new Map([...copy.children].map(([name, child]) => [name, copyOf(child)]))
+    return copy
+  }
+  return copyOf(root) as FolderNode
+}
+
+function usedBytes(node: TreeNode, seen = new Set<TreeNode>()): number {
+  if (seen.has(node)) return 0
+  seen.add(node)
+  if (node.type !== 'dir') return sizeOf(node)
+  let bytes = 0
+  for (const child of node.children.values()) bytes += usedBytes(child, seen)
+  return bytes
+}
+
+function fail(code: string, path: string): never {
+  throw new DiskError(code, `${code}: '${path}'`)
+}

@@ -1,0 +1,517 @@
+/**
+ * The change feeds between this store and its peers' stores: who has read how far, what goes out, what comes in; and when a
+ * store was lost, restored or rolled back (R7). Entries only become known here; applying them is apply.ts.
+ */
+import { SyncError } from '../../protocol/error.ts'
+import type { EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
+import { FEED_BYTES_TARGET, FEED_ENTRIES_MAX, FEED_WINDOW } from '../../protocol/limits.ts'
+import type { ArenaPeerStatus } from '../../protocol/status.ts'
+import type { ArenaWireMessage } from '../../protocol/wire.ts'
+import { type ArenaContext, count, log } from './context.ts'
+import type { Digest } from './merkle-set.ts'
+import { rootOfBuckets } from './merkle-set.ts'
+import type { Cursor, Entry, StoreState, Writer } from './store.ts'
+import { countOf, living, meet, mtimeOf, sameContent, type Version, withCount } from './version.ts'
+import { fromWire, toWire } from './wire-entry.ts'
+
+/** Our state is told to the peers this long after it has changed last. */
+const STATE_DELAY_MS = 15
+/** Roots that differ although both are quiet: after this long the peer's feed is read from the start again. */
+const DRIFT_MS = 5_000
+
+type Message<Type extends ArenaWireMessage['type']> = Extract<ArenaWireMessage, { type: Type }>
+
+/** One connected peer, as far as this arena goes. */
+export interface PeerSession {
+  readonly id: PeerId
+  readonly name: string
+  /** What its `arena_open` said; null: not yet, so nothing flows. */
+  theirs: { replica: ReplicaId; session: SessionToken; seq: number } | null
+  lastSession: SessionToken | null
+  closedByThem: boolean
+  /** Ours: given out in batches, and acknowledged. */
+  sent: number
+  acknowledged: number
+  openBatches: number
+  /** Theirs: taken. */
+  received: number
+  appliedSaid: number
+  state: { root: string; pending: number; seq: number; scanning: boolean } | null
+  stateSaid: string
+  /** Why nothing flows. */
+  reason: string | null
+  driftSinceMs: number | null
+  rereadAtMs: number
+}
+
+export interface FeedEvents {
+  /** Entries became known that are not on the disk. */
+  pending(): void
+  /** A peer says that it has the content of these. */
+  sources(peer: PeerId, paths: readonly EntryPath[]): void
+  peerChanged(): void
+}
+
+export interface Quiet {
+  readonly scanning: boolean
+  readonly pending: number
+}
+
+export class Feed {
+  readonly sessions = new Map<PeerId, PeerSession>()
+  readonly #context: ArenaContext
+  readonly #digest: Digest
+  readonly #events: FeedEvents
+  readonly #quiet: () => Quiet
+
+  constructor(context: ArenaContext, digest: Digest, events: FeedEvents, quiet: () => Quiet) {
+    this.#context = context
+    this.#digest = digest
+    this.#events = events
+    this.#quiet = quiet
+  }
+
+  get root(): string {
+    return rootOfBuckets(this.#context.store.state().buckets, this.#digest)
+  }
+
+  opened(peer: PeerId, name: string): void {
+    this.sessions.set(peer, {
+      id: peer,
+      name,
+      theirs: null,
+      lastSession: null,
+      closedByThem: false,
+      sent: 0,
+      acknowledged: 0,
+      openBatches: 0,
+      received: 0,
+      appliedSaid: -1,
+      state: null,
+      stateSaid: '',
+      reason: null,
+      driftSinceMs: null,
+      rereadAtMs: 0,
+    })
+    this.#sayOpen(peer)
+    this.#events.peerChanged()
+  }
+
+  /** Says what this store is, to all: after a change of settings. */
+  reopen(): void {
+    for (const peer of this.sessions.keys()) this.#sayOpen(peer)
+  }
+
+  /** This arena stops for now; the connection stays. */
+  suspend(reason: string): void {
+    for (const peer of this.sessions.keys()) {
+      this.#send(peer, { type: 'arena_close', arena: this.#context.settings.name, code: 'busy', reason })
+    }
+    this.sessions.clear()
+  }
+
+  closed(peer: PeerId): void {
+    this.sessions.delete(peer)
+    this.#events.peerChanged()
+  }
+
+  #send(peer: PeerId, header: ArenaWireMessage): void {
+    this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header } })
+  }
+
+  #sayOpen(peer: PeerId, again = false): void {
+    const { store, settings } = this.#context
+    const state = store.state()
+    const read = store.peer(peer)?.read ?? null
+    this.#send(peer, {
+      type: 'arena_open',
+      arena: settings.name,
+      replica: state.replica,
+      session: sessionOf(state),
+      seq: state.seq,
+      conflicts: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
+      read: again ? null : read,
+      again,
+    })
+  }
+
+  // Opening
+
+  arenaOpen(peer: PeerId, message: Message<'arena_open'>): void {
+    const session = this.sessions.get(peer)
+    if (!session) return
+    const { store, settings } = this.#context
+    const ours = settings.conflicts === 'newest' ? 'newest' : 'keep-both'
+    if (message.conflicts !== ours) {
+      session.reason = `it has conflicts = "${message.conflicts}", we have "${ours}": make both the same`
+      this.#send(peer, { type: 'arena_close', arena: settings.name, code: 'not_allowed', reason: session.reason })
+      return this.#events.peerChanged()
+    }
+    const { replica, read } = message
+    if (read !== null && read.replica === store.state().replica && !this.#isOurs(read)) {
+      // The peer read what this store no longer knows of: it is this store that went back.
+      log(this.#context, 'arena_rolled_back', { peer: session.name, seq: read.seq })
+      // It will answer our new session with a new `arena_open`, and so will the others.
+      this.#freshReplica()
+      for (const id of this.sessions.keys()) this.#sayOpen(id)
+      return
+    }
+    // Its arena was started or opened again on a living connection: it knows nothing of what we said before.
+    const restarted = session.closedByThem || (session.lastSession !== null && session.lastSession !== message.session)
+    session.closedByThem = false
+    session.lastSession = message.session
+    const current = store.state()
+    const from = read !== null && read.replica === current.replica ? read.seq : 0
+    const before = store.peer(peer)?.acknowledged
+    if (!message.again && before && before.replica === replica && before.ours === current.replica && from < before.seq) {
+      session.theirs = null
+      this.#send(peer, { type: 'rolled_back', arena: settings.name, replica })
+      return
+    }
+    const known = store.peer(peer)
+    const cursor = known?.read && known.read.replica === replica ? known.read : null
+    store.transact(writer => {
+      writer.putPeer(peer, { read: cursor, acknowledged: { replica, ours: current.replica, seq: from } })
+    })
+    session.theirs = { replica, session: message.session, seq: message.seq }
+    session.reason = null
+    session.sent = from
+    session.acknowledged = from
+    session.openBatches = 0
+    session.received = cursor?.seq ?? 0
+    session.stateSaid = ''
+    session.state = null
+    if (restarted) this.#sayOpen(peer)
+    log(this.#context, 'arena_peer_opened', { peer: session.name, from, read: session.received })
+    this.pump()
+    this.stateSoon()
+    this.#events.peerChanged()
+  }
+
+  arenaClose(peer: PeerId, message: Message<'arena_close'>): void {
+    const session = this.sessions.get(peer)
+    if (!session) return
+    session.theirs = null
+    session.closedByThem = true
+    session.state = null
+    session.reason = message.reason
+    this.#events.peerChanged()
+  }
+
+  /** A peer says that we ask for less than we had taken: our store was restored from an older copy. */
+  rolledBack(peer: PeerId, message: Message<'rolled_back'>): void {
+    const { store } = this.#context
+    if (message.replica !== store.state().replica) return
+    log(this.#context, 'arena_rolled_back', { peer: this.sessions.get(peer)?.name ?? peer })
+    this.#freshReplica()
+    for (const id of this.sessions.keys()) this.#sayOpen(id)
+  }
+
+  #isOurs(read: Cursor): boolean {
+    const state = this.#context.store.state()
+    const index = state.sessions.findIndex(past => past.token === read.session)
+    if (index < 0) return false
+    const next = state.sessions[index + 1]
+    return read.seq <= (next ? next.firstSeq : state.seq)
+  }
+
+  /**
+   * A new replica id and session; cursors forgotten; versions that this opening made renumbered, for their counts may
+   * have been used before the store went back (R7).
+   */
+  #freshReplica(): void {
+    const { store, random } = this.#context
+    const { replica: old, countAtOpening } = store.state()
+    const replica = random() as ReplicaId
+    const affected: EntryPath[] = []
+    for (let after: EntryPath | null = null; ; ) {
+      const page: Entry[] = store.page(after, 1000, null)
+      for (const { path, known, have } of page) {
+        if (countOf(known.vector, old) > countAtOpening || (have && countOf(have.vector, old) > countAtOpening)) affected.push(path)
+      }
+      if (page.length < 1000) break
+      after = (page.at(-1) as Entry).path
+    }
+    store.transact(writer => {
+      writer.setState({ replica, count: 0, sessions: [{ token: random() as SessionToken, firstSeq: store.state().seq }], countAtOpening: 0 })
+      for (const peer of store.peers()) writer.putPeer(peer, { read: null, acknowledged: null })
+      for (const path of affected) this.#renumber(writer, path, old, countAtOpening, replica)
+    })
+    // Nothing flows until each peer has answered the new session.
+    for (const session of this.sessions.values()) session.theirs = null
+    log(this.#context, 'arena_replica_fresh', { replica, renumbered: affected.length })
+    count(this.#context, { fresh_replicas: 1 })
+  }
+
+  #renumber(writer: Writer, path: EntryPath, old: ReplicaId, upTo: number, fresh: ReplicaId): void {
+    const entry = this.#context.store.entry(path)
+    if (!entry) return
+    const fix = (version: Version): Version =>
+      countOf(version.vector, old) <= upTo
+        ? version
+        : { ...version, vector: withCount(withCount(version.vector, old, upTo), fresh, writer.nextCount()) }
+    const known = fix(entry.known)
+    const have = entry.have === entry.known ? known : entry.have && fix(entry.have)
+    writer.putEntry({ ...entry, known, have, origin: null }, true)
+  }
+
+  // Going out
+
+  /** Sends what peers have not had, as far as their windows allow. */
+  pump(): void {
+    for (const session of this.sessions.values()) {
+      while (session.theirs && session.openBatches < FEED_WINDOW && this.#sendBatch(session, session.theirs.replica));
+    }
+  }
+
+  #sendBatch(session: PeerSession, reader: ReplicaId): boolean {
+    const { store, settings } = this.#context
+    const { seq: last, replica } = store.state()
+    if (session.sent >= last) return false
+    const batch: Message<'feed'>['entries'] = []
+    let to = session.sent
+    let bytes = 0
+    const rows = store.feed(session.sent, FEED_ENTRIES_MAX)
+    for (const entry of rows) {
+      to = entry.seq
+      // What came from this peer, it has.
+      if (entry.origin === session.id) continue
+      const wire = toWire(entry)
+      batch.push(wire)
+      bytes += 200 + Buffer.byteLength(entry.path) + 24 * wire.vector.length
+      if (bytes > FEED_BYTES_TARGET) break
+    }
+    if (rows.length < FEED_ENTRIES_MAX && bytes <= FEED_BYTES_TARGET) to = last
+    this.#send(session.id, { type: 'feed', arena: settings.name, source: replica, reader, from: session.sent, to, entries: batch })
+    session.sent = to
+    session.openBatches++
+    return true
+  }
+
+  feedAck(peer: PeerId, message: Message<'feed_ack'>): void {
+    const session = this.sessions.get(peer)
+    const { store } = this.#context
+    const state = store.state()
+    if (!session?.theirs || message.source !== state.replica) return
+    if (message.received > session.sent) throw new SyncError('message_invalid', 'an acknowledgement of what was never sent')
+    if (message.received > session.acknowledged) {
+      session.acknowledged = message.received
+      const record = store.peer(peer)
+      const replica = session.theirs.replica
+      store.transact(writer =>
+        writer.putPeer(peer, {
+          read: record?.read ?? null,
+          acknowledged: { replica, ours: state.replica, seq: message.received },
+        }),
+      )
+    }
+    // One answer for each batch; later ones only say that more was applied.
+    if (message.batch) session.openBatches = Math.max(0, session.openBatches - 1)
+    this.pump()
+    this.#events.peerChanged()
+  }
+
+  // Coming in
+
+  /** Takes a batch: all of it becomes known in one transaction with the cursor. */
+  take(peer: PeerId, message: Message<'feed'>): void {
+    const session = this.sessions.get(peer)
+    const { store, settings } = this.#context
+    if (!session?.theirs) return
+    if (message.source !== session.theirs.replica || message.reader !== store.state().replica) return
+    if (message.from !== session.received || message.to < message.from) {
+      throw new SyncError('message_invalid', `a gap in the feed: ${message.from} after ${session.received}`)
+    }
+    const policy = settings.conflicts === 'newest' ? 'newest' : 'keep-both'
+    const versions = message.entries.map(entry => fromWire(entry, policy))
+    const sources: EntryPath[] = []
+    const before = store.peer(peer)
+    let pending = false
+    let fresh = 0
+    const cursor: Cursor = { replica: session.theirs.replica, session: session.theirs.session, seq: message.to }
+    store.transact(writer => {
+      message.entries.forEach((wire, index) => {
+        const outcome = this.#learn(writer, peer, wire.path, versions[index] as Version)
+        if (outcome !== 'nothing') fresh++
+        if (outcome === 'pending') pending = true
+        if (wire.has) sources.push(wire.path)
+      })
+      writer.putPeer(peer, { acknowledged: before?.acknowledged ?? null, read: cursor })
+    })
+    session.received = message.to
+    count(this.#context, { feed_entries_received: message.entries.length, feed_entries_new: fresh })
+    const { replica } = session.theirs
+    store.flushed(() => {
+      // The acknowledgement is a promise: only what is durable is given it.
+      const now = this.sessions.get(peer)
+      if (now !== session || now.theirs?.replica !== replica) return
+      this.#send(peer, {
+        type: 'feed_ack',
+        arena: settings.name,
+        source: replica,
+        received: message.to,
+        applied: Math.max(0, session.appliedSaid),
+        batch: true,
+      })
+    })
+    if (sources.length > 0) this.#events.sources(peer, sources)
+    if (pending) this.#events.pending()
+    if (fresh > 0) this.pump()
+    this.stateSoon()
+    this.#events.peerChanged()
+  }
+
+  /** One entry of a peer meets ours. */
+  #learn(writer: Writer, peer: PeerId, path: EntryPath, theirs: Version): 'nothing' | 'known' | 'pending' {
+    const { store } = this.#context
+    const entry = store.entry(path)
+    const { known, outcome, conflict } = meet(entry?.known ?? null, theirs)
+    if (outcome === 'ours' || outcome === 'same') {
+      // They know less than we do although they had ours: they lost it. Say it again.
+      if (outcome === 'ours' && !conflict && entry && this.#hadOurs(peer, entry)) {
+        writer.putEntry({ ...entry, origin: entry.origin === peer ? null : entry.origin }, true)
+      }
+      return 'nothing'
+    }
+    const have = entry?.have ?? null
+    const origin = outcome === 'theirs' ? peer : null
+    const base = { path, seq: 0, known, dormant: entry?.dormant ?? false, former: entry?.former ?? null, origin, announced: false }
+    // Nothing to do on the disk: the same content, or a deletion of what never was here.
+    const agrees = have !== null && sameContent(have.content, known.content) && mtimeOf(have.content) === mtimeOf(known.content)
+    const neverHere = known.content.type === 'gone' && !living(have) && !base.dormant
+    if (agrees || neverHere) {
+      writer.putEntry({ ...base, have: known, stamp: entry?.stamp ?? null, pending: false }, true)
+      return 'known'
+    }
+    writer.putEntry({ ...base, have, stamp: entry?.stamp ?? null, pending: true }, false)
+    return 'pending'
+  }
+
+  #hadOurs(peer: PeerId, entry: Entry): boolean {
+    const session = this.sessions.get(peer)
+    return session?.theirs != null && entry.seq > 0 && entry.seq <= session.acknowledged
+  }
+
+  // Consensus
+
+  stateSoon(): void {
+    const { timers, clock } = this.#context
+    timers.soon('state', clock.nowMs() + STATE_DELAY_MS, () => this.sayState())
+  }
+
+  /** Tells each peer what it would need for consensus, if that changed. */
+  sayState(): void {
+    const root = this.root
+    const quiet = this.#quiet()
+    for (const session of this.sessions.values()) {
+      if (session.theirs) this.#sayStateTo(session, root, quiet, 0)
+    }
+    this.checkDrift()
+  }
+
+  #sayStateTo(session: PeerSession, root: string, quiet: Quiet, probe: number): void {
+    const { store, settings } = this.#context
+    const { seq } = store.state()
+    const said = `${root} ${seq} ${quiet.pending} ${quiet.scanning}`
+    if (probe === 0 && session.stateSaid === said) return
+    session.stateSaid = said
+    if (session.theirs && quiet.pending === 0 && session.appliedSaid < session.received) {
+      session.appliedSaid = session.received
+      this.#send(session.id, {
+        type: 'feed_ack',
+        arena: settings.name,
+        source: session.theirs.replica,
+        received: session.received,
+        applied: session.received,
+        batch: false,
+      })
+    }
+    this.#send(session.id, { type: 'arena_state', arena: settings.name, root, seq, ...quiet, probe })
+  }
+
+  answerProbe(peer: PeerId, probe: number): void {
+    const session = this.sessions.get(peer)
+    if (session) this.#sayStateTo(session, this.root, this.#quiet(), probe)
+  }
+
+  probe(peer: PeerId, probe: number): void {
+    this.#send(peer, { type: 'arena_probe', arena: this.#context.settings.name, probe })
+  }
+
+  arenaState(peer: PeerId, message: Message<'arena_state'>): void {
+    const session = this.sessions.get(peer)
+    if (!session) return
+    const { root, pending, seq, scanning } = message
+    session.state = { root, pending, seq, scanning }
+    this.checkDrift()
+    this.#events.peerChanged()
+  }
+
+  /** What keeps this peer and us from consensus, or null. */
+  missingWith(session: PeerSession, root: string, lastSeq: number): string | null {
+    if (session.reason !== null) return `${session.name}: ${session.reason}`
+    if (!session.theirs) return null
+    if (!session.state) return `${session.name} has not said its state yet`
+    if (session.acknowledged < lastSeq) return `${session.name} has not taken ${lastSeq - session.acknowledged} of our changes`
+    if (session.received < session.state.seq) return `${session.name} has ${session.state.seq - session.received} changes for us`
+    if (session.state.pending > 0) return `${session.name} lacks ${session.state.pending} entries`
+    if (session.state.scanning) return `${session.name} is looking at its disk`
+    if (session.state.root !== root) return `${session.name} knows something else than we do`
+    return null
+  }
+
+  /** Both sides quiet, everything read, and yet the roots differ: read their feed from the start. */
+  checkDrift(): void {
+    const { store, clock, timers } = this.#context
+    const nowMs = clock.nowMs()
+    const quiet = this.#quiet()
+    const root = this.root
+    const lastSeq = store.state().seq
+    for (const session of this.sessions.values()) {
+      const { theirs, state } = session
+      const drifted =
+        theirs &&
+        state &&
+        quiet.pending === 0 &&
+        !quiet.scanning &&
+        state.pending === 0 &&
+        !state.scanning &&
+        state.root !== root &&
+        session.acknowledged >= lastSeq &&
+        session.received >= state.seq
+      if (!drifted) {
+        session.driftSinceMs = null
+        continue
+      }
+      session.driftSinceMs ??= nowMs
+      const dueMs = Math.max(session.driftSinceMs + DRIFT_MS, session.rereadAtMs + 12 * DRIFT_MS)
+      if (nowMs >= dueMs) {
+        session.rereadAtMs = nowMs
+        session.driftSinceMs = null
+        log(this.#context, 'arena_drifted', { peer: session.name })
+        store.transact(writer => writer.putPeer(session.id, { acknowledged: store.peer(session.id)?.acknowledged ?? null, read: null }))
+        this.#sayOpen(session.id, true)
+        session.received = 0
+      } else timers.soon('drift', dueMs, () => this.checkDrift())
+    }
+  }
+
+  /** Rows for `status`. */
+  describe(): ArenaPeerStatus[] {
+    const root = this.root
+    const lastSeq = this.#context.store.state().seq
+    return [...this.sessions.values()].map(session => ({
+      id: session.id,
+      name: session.name,
+      consensus: session.theirs !== null && this.missingWith(session, root, lastSeq) === null,
+      pending: session.state?.pending ?? 0,
+      toSend: session.theirs ? lastSeq - session.acknowledged : 0,
+      toReceive: session.theirs && session.state ? Math.max(0, session.state.seq - session.received) : 0,
+      reason: session.reason ?? (session.theirs ? null : 'it has not opened this arena'),
+    }))
+  }
+}
+
+function sessionOf(state: StoreState): SessionToken {
+  return state.sessions.at(-1)?.token as SessionToken
+}

@@ -1,0 +1,680 @@
+/**
+ * Brings content that is wanted into the staging folder: small blobs by the pack, big ones leaf by leaf, from any peer that has
+ * them, each verified against its Merkle tree before it counts. What an older version or an interrupted transfer
+ * left here is not fetched again.
+ */
+import type { ErrorCode, Failure } from '../../protocol/error.ts'
+import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
+import {
+  FETCH_BLOBS_MAX,
+  FETCH_LEAVES_MAX,
+  GROUP_LEAVES,
+  LEAF_BYTES,
+  PACK_BYTES_TARGET,
+  PACKED_BLOB_BYTES_MAX,
+} from '../../protocol/limits.ts'
+import { groupNodes, hashSmall, leafCount, leafHash, rootOf, rootOfGroups, zeroLeafHash } from '../hasher/merkle.ts'
+import { type ArenaContext, count, log } from './context.ts'
+import { DiskError } from './disk.ts'
+import type { FileContent } from './version.ts'
+
+/** Packs asked of one peer and not yet here; chunks of leaves likewise. */
+const PACKS_MAX = 4
+const CHUNKS_MAX = 3
+/** Big blobs in the works at once. */
+const DOWNLOADS_MAX = 4
+/** Leaves looked at in one step when a transfer is resumed or an old version reused: 4 MiB. */
+const STEP_LEAVES = 32
+const HASH = 32
+const RETRY_FIRST_MS = 1_000
+const RETRY_MAX_MS = 60_000
+
+/** One path that wants a blob. */
+export interface Wish {
+  readonly path: EntryPath
+  readonly content: FileContent
+}
+
+export interface FetchEvents {
+  /** The content of a path lies in a slot, complete, verified, with its mtime and mode. */
+  staged(path: EntryPath, slot: string, content: FileContent): void
+  /** Not to be had now; `reason` for people. */
+  stuck(path: EntryPath, reason: string): void
+  /** Bytes came. */
+  progress(bytes: number): void
+}
+
+interface Want {
+  readonly hash: BlobHash
+  readonly size: number
+  readonly wishes: Map<EntryPath, FileContent>
+  /** Peers that said they do not have it, or sent something else. */
+  readonly refused: Set<PeerId>
+  /** Asked of this peer; null: waiting. */
+  asked: PeerId | null
+  tries: number
+  notBeforeMs: number
+}
+
+interface Chunk {
+  readonly peer: PeerId
+  readonly from: number
+  readonly count: number
+}
+
+interface Download {
+  readonly want: Want
+  readonly slot: string
+  readonly leaves: number
+  phase: 'tree' | 'resume' | 'reuse' | 'fetch'
+  /** Leaf hashes as far as they are known; complete after the phase `tree`. */
+  tree: Uint8Array
+  groups: Uint8Array | null
+  treeAsked: { id: number; peer: PeerId; group: number | null } | null
+  /** One byte a leaf: 0 missing, 1 asked for, 2 here. */
+  readonly has: Uint8Array
+  here: number
+  at: number
+  firstMissing: number
+  readonly chunks: Map<number, Chunk>
+  /** An older version on this disk: its path, and where each leaf hash is in it. */
+  base: { fd: number; index: Map<string, number> } | null
+}
+
+export class Fetcher {
+  readonly #context: ArenaContext
+  readonly #events: FetchEvents
+  readonly #small = new Map<BlobHash, Want>()
+  readonly #big = new Map<BlobHash, Want>()
+  readonly #downloads = new Map<BlobHash, Download>()
+  readonly #packs = new Map<number, { peer: PeerId; hashes: BlobHash[] }>()
+  readonly #requests = new Map<number, BlobHash>()
+  readonly #peers = new Set<PeerId>()
+  /** Who said that it has a blob; only a hint. */
+  readonly #holders = new Map<BlobHash, Set<PeerId>>()
+  readonly #slotPrefix: string
+  #slot = 0
+  #id = 0
+
+  constructor(context: ArenaContext, events: FetchEvents) {
+    this.#context = context
+    this.#events = events
+    this.#slotPrefix = `s-${context.random()}`
+  }
+
+  newSlot(): string {
+    return `${this.#slotPrefix}-${(++this.#slot).toString(36)}`
+  }
+
+  get outstanding(): number {
+    return this.#small.size + this.#big.size
+  }
+
+  /** Small blobs that are on their way or can be asked for: a batch may wait for them. */
+  get flowing(): boolean {
+    return this.#packs.size > 0
+  }
+
+  wanted(path: EntryPath, hash: BlobHash): boolean {
+    return (this.#small.get(hash) ?? this.#big.get(hash))?.wishes.has(path) ?? false
+  }
+
+  /** Asks for a path's content; `from`: a path whose older version may hold parts of it. */
+  want({ path, content }: Wish): void {
+    const table = content.size <= PACKED_BLOB_BYTES_MAX ? this.#small : this.#big
+    const want = table.get(content.hash)
+    if (want) want.wishes.set(path, content)
+    else {
+      table.set(content.hash, {
+        hash: content.hash,
+        size: content.size,
+        wishes: new Map([[path, content]]),
+        refused: new Set(),
+        asked: null,
+        tries: 0,
+        notBeforeMs: 0,
+      })
+    }
+  }
+
+  /** A path wants this no longer: something newer came. */
+  forget(path: EntryPath, hash: BlobHash): void {
+    for (const table of [this.#small, this.#big]) {
+      const want = table.get(hash)
+      if (!want) continue
+      want.wishes.delete(path)
+      if (want.wishes.size > 0) return
+      table.delete(hash)
+      const download = this.#downloads.get(hash)
+      if (download) this.#drop(download)
+    }
+  }
+
+  #drop(download: Download): void {
+    this.#downloads.delete(download.want.hash)
+    if (download.base) this.#context.disk.close(download.base.fd)
+    for (const id of download.chunks.keys()) this.#requests.delete(id)
+    if (download.treeAsked) this.#requests.delete(download.treeAsked.id)
+  }
+
+  peerOpened(peer: PeerId): void {
+    this.#peers.add(peer)
+    this.#again(peer)
+  }
+
+  peerClosed(peer: PeerId): void {
+    this.#peers.delete(peer)
+    for (const [id, pack] of this.#packs) if (pack.peer === peer) this.#packDone(id)
+    for (const download of this.#downloads.values()) {
+      for (const [id, chunk] of download.chunks) if (chunk.peer === peer) this.#chunkFailed(download, id)
+      if (download.treeAsked?.peer === peer) {
+        this.#requests.delete(download.treeAsked.id)
+        download.treeAsked = null
+      }
+    }
+    for (const holders of this.#holders.values()) holders.delete(peer)
+  }
+
+  /** A peer says that it has these blobs. */
+  holders(peer: PeerId, hashes: readonly BlobHash[]): void {
+    for (const hash of hashes) {
+      const want = this.#small.get(hash) ?? this.#big.get(hash)
+      if (want?.refused.delete(peer)) want.notBeforeMs = 0
+      let holders = this.#holders.get(hash)
+      if (!holders) {
+        // Bounded: a hint that is forgotten costs a question more.
+        if (this.#holders.size >= 50_000) this.#holders.clear()
+        this.#holders.set(hash, (holders = new Set()))
+      }
+      holders.add(peer)
+    }
+  }
+
+  #again(peer: PeerId): void {
+    for (const table of [this.#small, this.#big]) {
+      for (const want of table.values()) {
+        want.refused.delete(peer)
+        want.notBeforeMs = 0
+      }
+    }
+  }
+
+  /** Work on this disk that does not wait for a peer. */
+  get busy(): boolean {
+    for (const download of this.#downloads.values()) {
+      if (download.phase === 'resume' || download.phase === 'reuse') return true
+    }
+    return false
+  }
+
+  step(): void {
+    this.#askPacks()
+    for (const want of this.#big.values()) {
+      if (this.#downloads.size >= DOWNLOADS_MAX) break
+      if (!this.#downloads.has(want.hash) && want.notBeforeMs <= this.#context.clock.nowMs()) this.#begin(want)
+    }
+    for (const download of [...this.#downloads.values()]) {
+      try {
+        this.#advance(download)
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error
+        this.#giveUp(download, `cannot write to the disk (${error.code})`)
+      }
+    }
+  }
+
+  // Small blobs
+
+  #mayAsk(want: Want, peer: PeerId): boolean {
+    if (want.refused.has(peer)) return false
+    // Whoever announced it first; others when those could not help.
+    const holders = this.#holders.get(want.hash)
+    if (!holders || holders.size === 0 || holders.has(peer)) return true
+    for (const holder of holders) if (this.#peers.has(holder) && !want.refused.has(holder)) return false
+    return true
+  }
+
+  #askPacks(): void {
+    if (this.#small.size === 0) return
+    const nowMs = this.#context.clock.nowMs()
+    const open = new Map<PeerId, number>()
+    for (const { peer } of this.#packs.values()) open.set(peer, (open.get(peer) ?? 0) + 1)
+    for (const peer of this.#peers) {
+      let free = PACKS_MAX - (open.get(peer) ?? 0)
+      if (free <= 0) continue
+      let hashes: BlobHash[] = []
+      let bytes = 0
+      for (const want of this.#small.values()) {
+        if (want.asked !== null || want.notBeforeMs > nowMs || !this.#mayAsk(want, peer)) continue
+        want.asked = peer
+        hashes.push(want.hash)
+        bytes += want.size
+        if (bytes >= PACK_BYTES_TARGET || hashes.length >= FETCH_BLOBS_MAX) {
+          this.#askPack(peer, hashes)
+          hashes = []
+          bytes = 0
+          if (--free === 0) break
+        }
+      }
+      if (hashes.length > 0) this.#askPack(peer, hashes)
+    }
+    this.#noteStuck(this.#small, nowMs)
+  }
+
+  #askPack(peer: PeerId, hashes: BlobHash[]): void {
+    const id = ++this.#id
+    this.#packs.set(id, { peer, hashes })
+    const header = { type: 'fetch_blobs', arena: this.#context.settings.name, id, hashes } as const
+    this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header } })
+  }
+
+  #packDone(id: number): { peer: PeerId; hashes: BlobHash[] } | undefined {
+    const pack = this.#packs.get(id)
+    if (!pack) return undefined
+    this.#packs.delete(id)
+    for (const hash of pack.hashes) {
+      const want = this.#small.get(hash)
+      if (want) want.asked = null
+    }
+    return pack
+  }
+
+  pack(peer: PeerId, id: number, sizes: readonly number[], payload: Uint8Array): void {
+    const pack = this.#packs.get(id)
+    if (!pack || pack.peer !== peer) return
+    this.#packDone(id)
+    let offset = 0
+    pack.hashes.forEach((hash, index) => {
+      const size = sizes[index] ?? -1
+      const want = this.#small.get(hash)
+      const bytes = size < 0 ? null : payload.subarray(offset, offset + size)
+      if (size > 0) offset += size
+      if (!want) return
+      if (bytes === null) want.refused.add(peer)
+      else if (bytes.length !== want.size || hashSmall(bytes) !== hash) {
+        want.refused.add(peer)
+        this.#invalid(peer, hash)
+      } else {
+        this.#small.delete(hash)
+        this.#holders.delete(hash)
+        this.#events.progress(bytes.length)
+        this.#stageSmall(want, bytes)
+      }
+    })
+    count(this.#context, { blobs_received: pack.hashes.length, blob_bytes_received: payload.length })
+  }
+
+  #stageSmall(want: Want, bytes: Uint8Array): void {
+    for (const [path, content] of want.wishes) {
+      const slot = this.newSlot()
+      try {
+        this.#context.disk.stageFile(slot, bytes, content.mtimeNs, content.exec)
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error
+        this.#events.stuck(path, diskReason(error))
+        continue
+      }
+      this.#events.staged(path, slot, content)
+    }
+  }
+
+  #invalid(peer: PeerId, hash: BlobHash): void {
+    log(this.#context, 'blob_invalid', { peer, hash })
+    count(this.#context, { blobs_invalid: 1 })
+  }
+
+  /** Wants that nobody connected can fill: say so, and ask all again later. */
+  #noteStuck(table: Map<BlobHash, Want>, nowMs: number): void {
+    const { timers } = this.#context
+    for (const want of table.values()) {
+      if (want.asked !== null || want.notBeforeMs > nowMs || this.#downloads.has(want.hash)) continue
+      if ([...this.#peers].some(peer => this.#mayAsk(want, peer))) continue
+      want.tries++
+      want.refused.clear()
+      want.notBeforeMs = nowMs + Math.min(RETRY_FIRST_MS * 2 ** (want.tries - 1), RETRY_MAX_MS)
+      timers.soon('fetch', want.notBeforeMs, () => {})
+      const reason = this.#peers.size === 0 ? 'no peer is connected that has it' : 'none of the connected peers has it now'
+      for (const path of want.wishes.keys()) this.#events.stuck(path, reason)
+    }
+  }
+
+  // Big blobs
+
+  static slotOf(hash: BlobHash): string {
+    return `b-${hash}`
+  }
+
+  #begin(want: Want): void {
+    const leaves = leafCount(want.size)
+    const known = this.#context.store.leaves(want.hash)
+    const usable = known && known.length === leaves * HASH && rootOf(want.size, known) === want.hash
+    this.#downloads.set(want.hash, {
+      want,
+      slot: Fetcher.slotOf(want.hash),
+      leaves,
+      phase: usable ? 'resume' : 'tree',
+      tree: usable ? known : new Uint8Array(leaves * HASH),
+      groups: null,
+      treeAsked: null,
+      has: new Uint8Array(leaves),
+      here: 0,
+      at: 0,
+      firstMissing: 0,
+      chunks: new Map(),
+      base: null,
+    })
+  }
+
+  #advance(download: Download): void {
+    switch (download.phase) {
+      case 'tree':
+        return this.#askTree(download)
+      case 'resume':
+        return this.#resume(download)
+      case 'reuse':
+        return this.#reuse(download)
+      case 'fetch':
+        return this.#askLeaves(download)
+      default:
+        download.phase satisfies never
+    }
+  }
+
+  #source(want: Want): PeerId | undefined {
+    for (const peer of this.#peers) if (this.#mayAsk(want, peer)) return peer
+    return undefined
+  }
+
+  #askTree(download: Download): void {
+    if (download.treeAsked) return
+    const { want } = download
+    const peer = this.#source(want)
+    if (peer === undefined) return this.#wait(download)
+    const many = download.leaves > GROUP_LEAVES
+    const group = many && download.groups === null ? null : download.at
+    const id = ++this.#id
+    download.treeAsked = { id, peer, group }
+    this.#requests.set(id, want.hash)
+    const header = { type: 'fetch_tree', arena: this.#context.settings.name, id, hash: want.hash, group } as const
+    this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header } })
+  }
+
+  tree(peer: PeerId, id: number, payload: Uint8Array): void {
+    const download = this.#downloadOf(id)
+    if (!download?.treeAsked || download.treeAsked.id !== id || download.treeAsked.peer !== peer) return
+    const { group } = download.treeAsked
+    const { want } = download
+    this.#requests.delete(id)
+    download.treeAsked = null
+    const refuse = () => {
+      want.refused.add(peer)
+      this.#invalid(peer, want.hash)
+    }
+    if (group === null) {
+      const nodes = Math.ceil(download.leaves / GROUP_LEAVES)
+      if (payload.length !== nodes * HASH || rootOfGroups(want.size, payload) !== want.hash) return refuse()
+      download.groups = payload
+      return
+    }
+    const first = group * GROUP_LEAVES
+    const expected = Math.min(GROUP_LEAVES, download.leaves - first) * HASH
+    if (payload.length !== expected) return refuse()
+    const good =
+      download.groups === null
+        ? rootOf(want.size, payload) === want.hash
+        : Buffer.compare(groupNodes(payload), download.groups.subarray(group * HASH, (group + 1) * HASH)) === 0
+    if (!good) return refuse()
+    download.tree.set(payload, first * HASH)
+    download.at++
+    if (download.at * GROUP_LEAVES < download.leaves) return
+    download.at = 0
+    download.phase = 'resume'
+    // Kept at once: after a kill the leaves that are here can be told without a peer.
+    this.#context.store.transact(writer => writer.putLeaves(want.hash, download.tree))
+  }
+
+  #downloadOf(id: number): Download | undefined {
+    const hash = this.#requests.get(id)
+    return hash === undefined ? undefined : this.#downloads.get(hash)
+  }
+
+  /** Looks at what an interrupted transfer left in the slot. */
+  #resume(download: Download): void {
+    const { disk } = this.#context
+    if (download.at === 0 && disk.stageStat(download.slot) === null) {
+      disk.close(disk.stageOpen(download.slot, download.want.size))
+      this.#markZeroes(download)
+      return this.#toReuse(download)
+    }
+    const end = Math.min(download.leaves, download.at + STEP_LEAVES)
+    const bytes = disk.stageRead(download.slot, download.at * LEAF_BYTES, (end - download.at) * LEAF_BYTES)
+    for (let leaf = download.at; leaf < end; leaf++) {
+      const start = (leaf - download.at) * LEAF_BYTES
+      const part = bytes.subarray(start, Math.min(start + LEAF_BYTES, start + this.#leafBytes(download, leaf)))
+      if (part.length === this.#leafBytes(download, leaf) && this.#fits(download, leaf, part)) this.#mark(download, leaf)
+    }
+    download.at = end
+    if (end === download.leaves) this.#toReuse(download)
+  }
+
+  #leafBytes(download: Download, leaf: number): number {
+    return Math.min(LEAF_BYTES, download.want.size - leaf * LEAF_BYTES)
+  }
+
+  #fits(download: Download, leaf: number, bytes: Uint8Array): boolean {
+    return Buffer.compare(leafHash(bytes), this.#hashAt(download.tree, leaf)) === 0
+  }
+
+  #hashAt(tree: Uint8Array, leaf: number): Uint8Array {
+    return tree.subarray(leaf * HASH, (leaf + 1) * HASH)
+  }
+
+  #mark(download: Download, leaf: number): void {
+    if (download.has[leaf] === 2) return
+    download.has[leaf] = 2
+    download.here++
+  }
+
+  /** A fresh slot is one hole: leaves of zeroes are there already. */
+  #markZeroes(download: Download): void {
+    const zero = zeroLeafHash()
+    for (let leaf = 0; leaf < download.leaves; leaf++) {
+      if (this.#leafBytes(download, leaf) === LEAF_BYTES && Buffer.compare(this.#hashAt(download.tree, leaf), zero) === 0) {
+        this.#mark(download, leaf)
+      }
+    }
+  }
+
+  #toReuse(download: Download): void {
+    download.at = 0
+    download.phase = 'fetch'
+    if (download.here === download.leaves) return
+    download.base = this.#openBase(download)
+    if (download.base) download.phase = 'reuse'
+  }
+
+  /** The older version of one of the paths that want it, if its leaves are known and it is still what they say. */
+  #openBase(download: Download): Download['base'] {
+    const { store, disk } = this.#context
+    for (const path of download.want.wishes.keys()) {
+      const entry = store.entry(path)
+      if (entry?.have?.content.type !== 'file') continue
+      const leaves = store.leaves(entry.have.content.hash)
+      if (!leaves) continue
+      try {
+        const { fd } = disk.open(path)
+        const index = new Map<string, number>()
+        for (let leaf = 0; leaf * HASH < leaves.length; leaf++) {
+          index.set(Buffer.from(this.#hashAt(leaves, leaf)).toString('latin1'), leaf)
+        }
+        return { fd, index }
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error
+      }
+    }
+    return null
+  }
+
+  #reuse(download: Download): void {
+    const { disk } = this.#context
+    const { base } = download
+    if (!base) {
+      download.phase = 'fetch'
+      return
+    }
+    const slot = disk.stageOpen(download.slot, download.want.size)
+    try {
+      for (let done = 0; done < STEP_LEAVES && download.at < download.leaves; download.at++) {
+        const leaf = download.at
+        if (download.has[leaf] === 2) continue
+        const where = base.index.get(Buffer.from(this.#hashAt(download.tree, leaf)).toString('latin1'))
+        if (where === undefined) continue
+        done++
+        const bytes = disk.readFd(base.fd, where * LEAF_BYTES, this.#leafBytes(download, leaf))
+        // Verified: the old file may have changed since its leaves were taken.
+        if (bytes.length !== this.#leafBytes(download, leaf) || !this.#fits(download, leaf, bytes)) continue
+        disk.writeFd(slot, leaf * LEAF_BYTES, bytes)
+        this.#mark(download, leaf)
+        count(this.#context, { leaves_reused: 1 })
+      }
+    } finally {
+      disk.close(slot)
+    }
+    if (download.at < download.leaves) return
+    disk.close(base.fd)
+    download.base = null
+    download.phase = 'fetch'
+  }
+
+  #askLeaves(download: Download): void {
+    if (download.here === download.leaves) return this.#finish(download)
+    const { want } = download
+    let open = 0
+    let able = 0
+    for (const peer of this.#peers) {
+      if (!this.#mayAsk(want, peer)) continue
+      able++
+      let chunks = 0
+      for (const chunk of download.chunks.values()) if (chunk.peer === peer) chunks++
+      while (chunks < CHUNKS_MAX && this.#askChunk(download, peer)) chunks++
+      open += chunks
+    }
+    if (able === 0 && open === 0 && download.chunks.size === 0) this.#wait(download)
+  }
+
+  #askChunk(download: Download, peer: PeerId): boolean {
+    const { has, leaves, want } = download
+    while (download.firstMissing < leaves && has[download.firstMissing] === 2) download.firstMissing++
+    let from = download.firstMissing
+    while (from < leaves && has[from] !== 0) from++
+    if (from === leaves) return false
+    let end = from
+    while (end < leaves && end - from < FETCH_LEAVES_MAX && has[end] === 0) end++
+    has.fill(1, from, end)
+    const id = ++this.#id
+    download.chunks.set(id, { peer, from, count: end - from })
+    this.#requests.set(id, want.hash)
+    this.#context.deliver({
+      to: 'peer',
+      peer,
+      message: {
+        type: 'download',
+        id,
+        hash: want.hash,
+        fd: this.#context.disk.stageOpen(download.slot, want.size),
+        size: want.size,
+        from,
+        count: end - from,
+        leaves: Uint8Array.from(download.tree.subarray(from * HASH, end * HASH)),
+        urgent: false,
+      },
+    })
+    return true
+  }
+
+  stored(id: number, from: number, leaves: number): void {
+    const download = this.#downloadOf(id)
+    if (!download?.chunks.has(id)) return
+    for (let leaf = from; leaf < from + leaves; leaf++) this.#mark(download, leaf)
+    this.#events.progress(leaves * LEAF_BYTES)
+    count(this.#context, { blob_bytes_received: leaves * LEAF_BYTES })
+  }
+
+  downloaded(id: number): void {
+    const download = this.#downloadOf(id)
+    if (download) this.#chunkFailed(download, id)
+  }
+
+  /** A request ended without its answer. */
+  failed(peer: PeerId, id: number, failure: Failure): void {
+    const download = this.#downloadOf(id)
+    if (!download) return
+    const code: ErrorCode = failure.code
+    if (code === 'leaf_invalid') this.#invalid(peer, download.want.hash)
+    if (code === 'disk_failed') return this.#giveUp(download, failure.message)
+    if (code !== 'peer_closed' && code !== 'busy') download.want.refused.add(peer)
+    if (download.treeAsked?.id === id) {
+      this.#requests.delete(id)
+      download.treeAsked = null
+    }
+    if (download.chunks.has(id)) this.#chunkFailed(download, id)
+  }
+
+  /** Ends a chunk: what did not come is missing again. */
+  #chunkFailed(download: Download, id: number): void {
+    const chunk = download.chunks.get(id)
+    this.#requests.delete(id)
+    if (!chunk) return
+    download.chunks.delete(id)
+    for (let leaf = chunk.from; leaf < chunk.from + chunk.count; leaf++) if (download.has[leaf] === 1) download.has[leaf] = 0
+  }
+
+  #finish(download: Download): void {
+    const { want, slot } = download
+    this.#drop(download)
+    this.#big.delete(want.hash)
+    this.#holders.delete(want.hash)
+    log(this.#context, 'blob_fetched', { hash: want.hash, size: want.size })
+    let first = true
+    for (const [path, content] of want.wishes) {
+      // The others copy it when it is in place.
+      if (!first) this.#events.stuck(path, '')
+      else {
+        this.#context.disk.stageFinish(slot, want.size, content.mtimeNs, content.exec)
+        this.#events.staged(path, slot, content)
+      }
+      first = false
+    }
+  }
+
+  /** Nobody can help now: the slot stays for later. */
+  #wait(download: Download): void {
+    this.#drop(download)
+    this.#noteStuck(new Map([[download.want.hash, download.want]]), this.#context.clock.nowMs())
+  }
+
+  #giveUp(download: Download, reason: string): void {
+    this.#drop(download)
+    this.#big.delete(download.want.hash)
+    for (const path of download.want.wishes.keys()) this.#events.stuck(path, reason)
+  }
+}
+
+/** What a person reads when the disk refuses. */
+export function diskReason(error: DiskError): string {
+  switch (error.code) {
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return 'the disk is full: make room'
+    case 'EACCES':
+    case 'EPERM':
+    case 'EROFS':
+      return `no permission to change it (${error.code}): check the folder's owner and rights`
+    case 'ENAMETOOLONG':
+    case 'EILSEQ':
+    case 'EINVAL':
+      return `this disk cannot hold the name (${error.code}): rename it on another peer`
+    default:
+      return `the disk said ${error.code}: ${error.message}`
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * Which paths this peer leaves alone: gitignore rules from the configuration (from the root) and from `.realizeignore` files
+ * in the tree (each from its folder). An ignored path is neither scanned nor applied; what peers say of it is still known.
+ */
+import ignore, { type Ignore } from 'ignore'
+import type { EntryPath } from '../../protocol/ids.ts'
+import { ancestorsOf, nameOf, parentOf } from '../../protocol/path.ts'
+
+export const IGNORE_FILE = '.realizeignore'
+/** Bytes of one rule file that are read; the rest is not. */
+export const IGNORE_FILE_BYTES_MAX = 256 * 1024
+
+export class IgnoreRules {
+  readonly #folders = new Map<EntryPath | '', Ignore>()
+  #configured: Ignore | null = null
+
+  constructor(patterns: readonly string[]) {
+    this.configure(patterns)
+  }
+
+  /** Replaces the rules of the configuration. */
+  configure(patterns: readonly string[]): void {
+    this.#configured = patterns.length > 0 ? ignore().add([...patterns]) : null
+  }
+
+  /** Sets or takes away (null) the rules of one folder's `.realizeignore`; true if that changed anything. */
+  setFolder(folder: EntryPath | undefined, text: string | null): boolean {
+    const key = folder ?? ''
+    if (text === null || text.trim() === '') return this.#folders.delete(key)
+    this.#folders.set(key, ignore().add(text))
+    return true
+  }
+
+  get empty(): boolean {
+    return this.#configured === null && this.#folders.size === 0
+  }
+
+  /** Whether the path or a folder above it is ignored. The deepest rule file that speaks of a path has the last word. */
+  ignores(path: EntryPath, folder: boolean): boolean {
+    if (this.empty) return false
+    for (const ancestor of ancestorsOf(path)) if (this.#itself(ancestor, true)) return true
+    return this.#itself(path, folder)
+  }
+
+  /** The same for a path whose folder is known not to be ignored: what a walk asks. */
+  ignoresChild(path: EntryPath, folder: boolean): boolean {
+    return !this.empty && this.#itself(path, folder)
+  }
+
+  #itself(path: EntryPath, folder: boolean): boolean {
+    if (nameOf(path) === IGNORE_FILE) return false
+    const full = folder ? `${path}/` : path
+    let ignored = this.#configured?.test(full).ignored ?? false
+    const chain: (EntryPath | '')[] = ['', ...ancestorsOf(path)]
+    for (const base of chain) {
+      const rules = this.#folders.get(base)
+      if (!rules) continue
+      const verdict = rules.test(base === '' ? full : full.slice(base.length + 1))
+      if (verdict.ignored) ignored = true
+      else if (verdict.unignored) ignored = false
+    }
+    return ignored
+  }
+}
+
+export function isIgnoreFile(path: EntryPath): boolean {
+  return nameOf(path) === IGNORE_FILE
+}
+
+export function folderOfIgnoreFile(path: EntryPath): EntryPath | undefined {
+  return parentOf(path)
+}

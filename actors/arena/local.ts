@@ -1,0 +1,727 @@
+/**
+ * What happens on this disk becomes versions: looks where the watcher points, scans where it cannot, hashes what is new,
+ * and commits changes in bulk. Files that are being written settle first; deletions wait a moment for their other half, a
+ * rename; too many of them at once stop the arena and ask.
+ */
+import { hashLeaves, rootOf } from '../hasher/merkle.ts'
+import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
+import { FILE_BYTES_MAX, LEAF_BYTES, LINK_TARGET_BYTES_MAX } from '../../protocol/limits.ts'
+import { foldName, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
+import type { HashResult, HashTask } from '../../protocol/ports.ts'
+import type { HistoryEvent } from '../../protocol/status.ts'
+import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
+import { DiskError, type DiskStat } from './disk.ts'
+import { IgnoreRules, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, folderOfIgnoreFile, isIgnoreFile } from './ignore-rules.ts'
+import { compareTree } from './order.ts'
+import type { Entry, Stamp, Writer } from './store.ts'
+import { changeVersion, type Content, living, meet, mtimeOf, sameContent, type Version } from './version.ts'
+import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
+
+/** A deletion is believed when the path is still missing after this long: editors replace by delete and create. */
+const MISSING_MS = 60
+/** A file whose mtime is older than this is not asked whether somebody is writing it. */
+const FRESH_MS = 2_000
+/** Between two looks at a file that is being written, and how long that may put it off. */
+const SETTLE_MS = 200
+const SETTLE_MAX_MS = 10_000
+/** Bytes of one hash request to the pool, files in it, and requests at once. */
+const HASH_BYTES = 64 * 1024 * 1024
+const HASH_BATCH_BYTES = 8 * 1024 * 1024
+const HASH_BATCH_FILES = 256
+const HASH_REQUESTS_MAX = 6
+/** So few bytes are hashed here and now: the way to the pool would take longer. */
+const INLINE_BYTES = 1024 * 1024
+const INLINE_FILES = 16
+/** Differences taken from a walk in one step, and changes in one transaction. */
+const STEP_DIFFERENCES = 512
+const COMMIT_MAX = 1000
+/** Files waiting for their hash, above which a walk pauses. */
+const LOOKS_MAX = 20_000
+/** Deletions below this number never stop an arena. */
+export const GUARD_MIN = 20
+/** Deletions within this time count as one. */
+const GUARD_WINDOW_MS = 10_000
+
+interface Look {
+  readonly path: EntryPath
+  stat: DiskStat
+  readonly sinceMs: number
+  tries: number
+}
+
+interface Hashing {
+  readonly look: Look
+  readonly parts: (Uint8Array | null)[]
+  left: number
+}
+
+/** A change that is ready to be committed. */
+interface Change {
+  readonly path: EntryPath
+  readonly content: Content
+  readonly stamp: Stamp | null
+  readonly leaves: Uint8Array | null
+  /** The path that this content came from, by the same inode. */
+  readonly from?: EntryPath
+  /** A deletion that is the other half of a rename. */
+  readonly to?: EntryPath
+}
+
+export interface LocalEvents {
+  /** Entries were announced. */
+  announced(): void
+  /** These paths may now be worked on, or must be again. */
+  pending(): void
+  /** The arena must stop and ask. */
+  guard(reason: string): void
+  /** A full scan has ended. */
+  scanned(): void
+  /** The paths under this folder changed their being ignored. */
+  rulesChanged(): void
+}
+
+export class LocalChanges {
+  readonly rules: IgnoreRules
+  readonly #context: ArenaContext
+  readonly #events: LocalEvents
+  /** Paths that the watcher named, not yet looked at. */
+  readonly #touched = new Set<EntryPath>()
+  readonly #looks = new Map<EntryPath, Look>()
+  /** Looks that wait until their file has settled. */
+  readonly #settling = new Map<EntryPath, Look>()
+  /** What was found missing, and when. */
+  readonly #missing = new Map<EntryPath, number>()
+  readonly #missingInodes = new Map<bigint, EntryPath>()
+  readonly #hashing = new Map<number, Hashing[]>()
+  readonly #hashingPaths = new Set<EntryPath>()
+  readonly #ready: Change[] = []
+  readonly #walks: { walk: Generator<Difference>; full: boolean }[] = []
+  #rescanAsked = false
+  #firstScan: boolean
+  #hashId = 0
+  #looked = 0
+  #deletions: { atMs: number; count: number }[] = []
+  /** A person said that the deletions are meant. */
+  #deletionsAllowed = false
+
+  constructor(context: ArenaContext, events: LocalEvents) {
+    this.#context = context
+    this.#events = events
+    this.#firstScan = !context.store.state().scanned
+    this.rules = new IgnoreRules(context.settings.ignore)
+  }
+
+  /** From the watcher: paths below the root that may have changed; null: anything may have. */
+  touched(paths: readonly string[] | null): void {
+    if (paths === null) return this.rescan()
+    for (const path of paths) if (pathFault(path) === undefined) this.#touched.add(path as EntryPath)
+  }
+
+  /** A rule file was put in place by us. */
+  rulesFile(path: EntryPath): void {
+    this.#readRules(folderOfIgnoreFile(path))
+  }
+
+  /** After the machine went down: these may show what they showed before, or less (R5). */
+  suspect(paths: readonly EntryPath[]): void {
+    for (const path of paths) this.#suspects.add(path)
+  }
+  readonly #suspects = new Set<EntryPath>()
+
+  /** Looks at one path again, soon. */
+  lookAgain(path: EntryPath): void {
+    this.#touched.add(path)
+  }
+
+  rescan(): void {
+    this.#rescanAsked = true
+  }
+
+  /** The next deletions are meant, however many. */
+  allowDeletions(): void {
+    this.#deletionsAllowed = true
+    this.#deletions = []
+  }
+
+  get scanning(): boolean {
+    return this.#rescanAsked || this.#walks.some(item => item.full)
+  }
+
+  get scanned(): number {
+    return this.#looked
+  }
+
+  /** Nothing seen that is not yet committed. */
+  get quiet(): boolean {
+    return (
+      !this.#rescanAsked &&
+      this.#walks.length === 0 &&
+      this.#touched.size === 0 &&
+      this.#looks.size === 0 &&
+      this.#settling.size === 0 &&
+      this.#missing.size === 0 &&
+      this.#hashing.size === 0 &&
+      this.#ready.length === 0
+    )
+  }
+
+  /** Work that can be done now, without waiting for anything. */
+  get busy(): boolean {
+    return (
+      this.#touched.size > 0 ||
+      (this.#rescanAsked && !this.#walks.some(item => item.full)) ||
+      (this.#walks.length > 0 && this.#looks.size < LOOKS_MAX) ||
+      (this.#looks.size > 0 && this.#hashing.size < HASH_REQUESTS_MAX) ||
+      this.#ready.length > 0
+    )
+  }
+
+  /** One slice of work. Throws DiskError if the root itself cannot be read. */
+  step(): void {
+    if (this.#touched.size > 0) this.#lookAtTouched()
+    if (this.#rescanAsked && !this.#walks.some(item => item.full)) {
+      this.#rescanAsked = false
+      this.#looked = 0
+      this.#walks.push({ walk: walk(this.#context.disk, this.#context.store, this.rules, null), full: true })
+    }
+    if (this.#looks.size < LOOKS_MAX) this.#walkOn()
+    this.#hashMore()
+    this.#commitReady()
+  }
+
+  /** Whether the path waits to be looked at: its entry may not tell what the disk shows. */
+  unsettled(path: EntryPath): boolean {
+    return (
+      this.#touched.has(path) ||
+      this.#looks.has(path) ||
+      this.#settling.has(path) ||
+      this.#hashingPaths.has(path) ||
+      this.#missing.has(path)
+    )
+  }
+
+  hashed(id: number, results: readonly HashResult[]): void {
+    const batch = this.#hashing.get(id)
+    if (!batch) return
+    this.#hashing.delete(id)
+    let next = 0
+    for (const hashing of batch) {
+      const slot = hashing.parts.indexOf(null)
+      const result = results[next++] as HashResult
+      if (batch.length === 1 && hashing.parts.length > 1) this.#partDone(hashing, this.#partOf.get(id) ?? slot, result)
+      else this.#partDone(hashing, slot, result)
+    }
+    this.#partOf.delete(id)
+    this.#commitReady()
+  }
+  /** Which part of a big file a request hashes. */
+  readonly #partOf = new Map<number, number>()
+
+  #partDone(hashing: Hashing, part: number, result: HashResult): void {
+    const { look } = hashing
+    if (!('leaves' in result)) {
+      if (!this.#hashingPaths.delete(look.path)) return
+      if ('changed' in result) this.#retry(look)
+      else this.#unreadable(look.path, result.failure.message)
+      return
+    }
+    if (!this.#hashingPaths.has(look.path)) return
+    hashing.parts[part] = result.leaves
+    if (--hashing.left > 0) return
+    this.#hashingPaths.delete(look.path)
+    this.#hashedFile(look, Buffer.concat(hashing.parts as Uint8Array[]))
+  }
+
+  #hashedFile(look: Look, leaves: Uint8Array, from?: EntryPath): void {
+    const { stat, path } = look
+    const hash = rootOf(stat.size, leaves)
+    this.#foundFile(path, stat, hash, stat.size > LEAF_BYTES ? leaves : null, from)
+  }
+
+  #foundFile(path: EntryPath, stat: DiskStat, hash: BlobHash, leaves: Uint8Array | null, from?: EntryPath): void {
+    const content: Content = { type: 'file', size: stat.size, mtimeNs: stat.mtimeNs, exec: stat.exec, hash }
+    this.#ready.push({ path, content, stamp: stampOf(stat), leaves, ...(from !== undefined && { from }) })
+    if (isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
+  }
+
+  #retry(look: Look): void {
+    look.tries++
+    const { clock, timers } = this.#context
+    this.#settling.set(look.path, look)
+    const waitMs = Math.min(SETTLE_MS * 2 ** Math.min(look.tries - 1, 4), FRESH_MS)
+    timers.set(`settle:${look.path}`, clock.nowMs() + waitMs, () => {
+      if (!this.#settling.delete(look.path)) return
+      const stat = this.#stat(look.path)
+      if (stat?.type !== 'file') this.#touched.add(look.path)
+      else this.#looks.set(look.path, { ...look, stat })
+    })
+  }
+
+  #unreadable(path: EntryPath, reason: string): void {
+    this.#context.problems.set(path, `the file cannot be read: ${reason}`)
+  }
+
+  #stat(path: EntryPath): DiskStat | null {
+    try {
+      return this.#context.disk.stat(path)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      this.#context.problems.set(path, `it cannot be looked at (${error.code})`)
+      return null
+    }
+  }
+
+  // Where the watcher points
+
+  #lookAtTouched(): void {
+    const { store, problems } = this.#context
+    const paths = [...this.#touched].sort(compareTree)
+    this.#touched.clear()
+    const present: { path: EntryPath; stat: DiskStat; entry: Entry | undefined }[] = []
+    // First what is gone, so that what is new can be recognised as its other half.
+    for (const path of paths) {
+      const stat = this.#stat(path)
+      if (this.rules.ignores(path, stat?.type === 'dir')) continue
+      const entry = store.entry(path)
+      if (stat !== null) present.push({ path, stat, entry })
+      else if (entry) this.#missingTree(entry)
+      else problems.clear(path)
+    }
+    for (const { path, stat, entry } of present) {
+      // A folder that was not known may hold what the watcher was too late for.
+      const unknownFolder = stat.type === 'dir' && differs(entry, stat)
+      if (differs(entry, stat)) this.#found(path, stat, entry)
+      else this.#missing.delete(path)
+      const wasFolder = entry?.have?.content.type === 'dir' || entry?.dormant === true
+      if (unknownFolder || (wasFolder && stat.type !== 'dir')) {
+        this.#walks.push({ walk: walk(this.#context.disk, store, this.rules, path), full: false })
+      }
+      if (unknownFolder) this.#lookOnceMore(path)
+    }
+  }
+
+  /** A new folder may be filled before the watcher sees into it: walk it again shortly after. */
+  #lookOnceMore(path: EntryPath): void {
+    const { clock, timers, disk, store } = this.#context
+    for (const waitMs of [250, 2_000]) {
+      timers.set(`again:${waitMs}:${path}`, clock.nowMs() + waitMs, () => {
+        if (this.#stat(path)?.type === 'dir') this.#walks.push({ walk: walk(disk, store, this.rules, path), full: false })
+      })
+    }
+  }
+
+  /** An entry that is not on the disk, with all that was below it. */
+  #missingTree(entry: Entry): void {
+    const { store } = this.#context
+    if (onDisk(entry)) this.#noteMissing(entry)
+    if (entry.have?.content.type !== 'dir' && !entry.dormant) return
+    for (let after: EntryPath | null = null; ; ) {
+      const page = store.page(after, 1000, entry.path)
+      for (const child of page) if (onDisk(child) && !this.rules.ignores(child.path, false)) this.#noteMissing(child)
+      if (page.length < 1000) return
+      after = (page.at(-1) as Entry).path
+    }
+  }
+
+  #noteMissing(entry: Entry): void {
+    if (this.#missing.has(entry.path)) return
+    const { clock, timers } = this.#context
+    this.#missing.set(entry.path, clock.nowMs())
+    if (entry.stamp && entry.stamp.ino !== 0n) this.#missingInodes.set(entry.stamp.ino, entry.path)
+    timers.soon('missing', clock.nowMs() + MISSING_MS, () => this.#commitMissing())
+  }
+
+  // Walks
+
+  #walkOn(): void {
+    let taken = 0
+    for (let item = this.#walks[0]; item !== undefined; item = this.#walks[0]) {
+      for (;;) {
+        const step = item.walk.next()
+        if (step.done) {
+          this.#walks.shift()
+          if (item.full) this.#scanDone()
+          break
+        }
+        this.#difference(step.value)
+        if (++taken >= STEP_DIFFERENCES || step.value.is === 'progress') return
+      }
+    }
+  }
+
+  #difference(difference: Difference): void {
+    switch (difference.is) {
+      case 'found':
+        return this.#found(difference.path, difference.stat, difference.entry)
+      case 'missing':
+        return this.#noteMissing(difference.entry)
+      case 'problem':
+        return this.#context.problems.set(difference.path, difference.reason)
+      case 'rules':
+        return this.#readRules(difference.folder)
+      case 'progress':
+        this.#looked += difference.looked
+        return
+      default:
+        difference satisfies never
+    }
+  }
+
+  #scanDone(): void {
+    log(this.#context, 'arena_scanned', { names: this.#looked })
+    count(this.#context, { scans: 1, scanned_names: this.#looked })
+    this.#scanEnded = true
+    this.#endScanWhenCommitted()
+  }
+  #scanEnded = false
+
+  /** The first scan is over when all that it found is in the store: only then is a file without history a new file. */
+  #endScanWhenCommitted(): void {
+    if (!this.#scanEnded || this.#looks.size > 0 || this.#hashing.size > 0 || this.#ready.length > 0) return
+    this.#scanEnded = false
+    if (this.#missing.size === 0) this.#deletionsAllowed = false
+    if (this.#firstScan) {
+      this.#firstScan = false
+      this.#context.store.transact(writer => writer.setState({ scanned: true }))
+    }
+    this.#events.scanned()
+  }
+
+  #readRules(folder: EntryPath | undefined): void {
+    const path = (folder === undefined ? IGNORE_FILE : `${folder}/${IGNORE_FILE}`) as EntryPath
+    let text: string | null = null
+    try {
+      if ((this.#context.disk.stat(path)?.size ?? 0) <= IGNORE_FILE_BYTES_MAX) {
+        text = Buffer.from(this.#context.disk.read(path).bytes).toString()
+      } else this.#context.problems.set(path, `rules longer than ${IGNORE_FILE_BYTES_MAX} bytes are not read`)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+    }
+    const before = this.#ruleTexts.get(path) ?? null
+    if (before === text) return
+    if (text === null) this.#ruleTexts.delete(path)
+    else this.#ruleTexts.set(path, text)
+    this.rules.setFolder(folder, text)
+    if (!this.#firstScan || before !== null) {
+      this.rescan()
+      this.#events.rulesChanged()
+    }
+  }
+  readonly #ruleTexts = new Map<EntryPath, string>()
+
+  // One path that differs
+
+  #found(path: EntryPath, stat: DiskStat, entry: Entry | undefined): void {
+    const { disk, problems } = this.#context
+    this.#missing.delete(path)
+    const fault = pathFault(path)
+    if (fault !== undefined) return problems.set(path, `${fault}: it is not synced`)
+    switch (stat.type) {
+      case 'other':
+        return problems.set(path, 'a device, socket or pipe is not synced', true)
+      case 'dir':
+        this.#ready.push({ path, content: { type: 'dir' }, stamp: null, leaves: null })
+        return
+      case 'symlink': {
+        let target: string
+        try {
+          target = disk.readLink(path)
+        } catch (error) {
+          if (!(error instanceof DiskError)) throw error
+          this.#touched.add(path)
+          return
+        }
+        if (target.includes('\ufffd') || Buffer.byteLength(target) > LINK_TARGET_BYTES_MAX) {
+          return problems.set(path, 'the target of the link is not valid UTF-8 or too long: it is not synced')
+        }
+        this.#ready.push({ path, content: { type: 'symlink', target }, stamp: stampOf(stat), leaves: null })
+        return
+      }
+      case 'file': {
+        if (stat.size > FILE_BYTES_MAX) return problems.set(path, `files over ${FILE_BYTES_MAX} bytes are not synced`)
+        const have = entry?.have
+        // Only linked, renamed or given other rights: still looked at, for same size and mtime prove nothing.
+        const moved = this.#movedFrom(stat)
+        if (moved && have?.content.type !== 'file') return this.#foundRenamed(path, stat, moved)
+        if (!this.#looks.has(path) && !this.#settling.has(path)) {
+          this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
+        }
+      }
+    }
+  }
+
+  /** The missing file that this one was, if nothing but its name has changed since its hash was taken. */
+  #movedFrom(stat: DiskStat): { path: EntryPath; hash: BlobHash } | undefined {
+    const path = this.#missingInodes.get(stat.ino)
+    if (path === undefined || !this.#missing.has(path) || stat.links > 1) return undefined
+    const entry = this.#context.store.entry(path)
+    const { have, stamp } = entry ?? {}
+    if (have?.content.type !== 'file' || !stamp || stamp.size !== stat.size || stamp.mtimeNs !== stat.mtimeNs) return undefined
+    return { path, hash: have.content.hash }
+  }
+
+  /** Both halves of a rename go out together, the new name first: others then move what they have. */
+  #foundRenamed(path: EntryPath, stat: DiskStat, moved: { path: EntryPath; hash: BlobHash }): void {
+    this.#foundFile(path, stat, moved.hash, null, moved.path)
+    if (this.#stat(moved.path) !== null) return
+    this.#missing.delete(moved.path)
+    this.#ready.push({ path: moved.path, content: { type: 'gone', deleted: null }, stamp: null, leaves: null, to: path })
+  }
+
+  // Hashing
+
+  #hashMore(): void {
+    const { disk } = this.#context
+    let bytes = 0
+    for (const look of this.#looks.values()) bytes += look.stat.size
+    const inline = bytes <= INLINE_BYTES && this.#looks.size <= INLINE_FILES && this.#hashing.size === 0
+    let batch: Hashing[] = []
+    let batchTasks: HashTask[] = []
+    let batchBytes = 0
+    const send = () => {
+      if (batchTasks.length > 0) this.#request(batch, batchTasks)
+      batch = []
+      batchTasks = []
+      batchBytes = 0
+    }
+    for (const [path, look] of this.#looks) {
+      if (this.#hashing.size >= HASH_REQUESTS_MAX) break
+      this.#looks.delete(path)
+      if (this.#hashingPaths.has(path)) continue
+      if (this.#stillWritten(look)) continue
+      if (inline) {
+        this.#hashHere(look)
+        continue
+      }
+      const { stat } = look
+      const task = { path: disk.outsidePath(path), size: stat.size, mtimeNs: stat.mtimeNs, ino: stat.ino }
+      this.#hashingPaths.add(path)
+      if (stat.size > HASH_BYTES) {
+        this.#hashInParts(look, task)
+        continue
+      }
+      batch.push({ look, parts: [null], left: 1 })
+      batchTasks.push({ ...task, from: 0, count: Math.ceil(stat.size / LEAF_BYTES) })
+      batchBytes += stat.size
+      if (batchBytes >= HASH_BATCH_BYTES || batch.length >= HASH_BATCH_FILES) send()
+    }
+    send()
+  }
+
+  #request(batch: Hashing[], tasks: HashTask[], part?: number): void {
+    const id = ++this.#hashId
+    this.#hashing.set(id, batch)
+    if (part !== undefined) this.#partOf.set(id, part)
+    this.#context.deliver({ to: 'supervisor', report: { type: 'hash', id, tasks } })
+  }
+
+  #hashInParts(look: Look, task: Omit<HashTask, 'from' | 'count'>): void {
+    const leaves = Math.ceil(look.stat.size / LEAF_BYTES)
+    const step = HASH_BYTES / LEAF_BYTES
+    const parts = Math.ceil(leaves / step)
+    const hashing: Hashing = { look, parts: new Array<Uint8Array | null>(parts).fill(null), left: parts }
+    for (let part = 0; part < parts; part++) {
+      const from = part * step
+      this.#request([hashing], [{ ...task, from, count: Math.min(step, leaves - from) }], part)
+    }
+  }
+
+  /** Puts a fresh file off while some process has it open for writing; a file that is open for ever gets its turn. */
+  #stillWritten(look: Look): boolean {
+    const { clock, disk } = this.#context
+    const ageMs = clock.wallMs() - Number(look.stat.mtimeNs / 1_000_000n)
+    if (ageMs < -FRESH_MS || ageMs > FRESH_MS || clock.nowMs() - look.sinceMs > SETTLE_MAX_MS) return false
+    try {
+      if (!disk.beingWritten(look.path)) return false
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return false
+    }
+    look.tries = 0
+    this.#retry(look)
+    return true
+  }
+
+  #hashHere(look: Look): void {
+    try {
+      const { before, bytes, after } = this.#context.disk.read(look.path)
+      if (!sameStamp(stampOf(before), after) || bytes.length !== after.size) return this.#retry({ ...look, stat: after })
+      const leaves = hashLeaves(bytes)
+      this.#hashedFile({ ...look, stat: after }, leaves)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ELOOP') this.#touched.add(look.path)
+      else this.#unreadable(look.path, error.code)
+    }
+  }
+
+  // Committing
+
+  #commitReady(): void {
+    while (this.#ready.length > 0) this.#commit(this.#ready.splice(0, COMMIT_MAX))
+    this.#endScanWhenCommitted()
+  }
+
+  #commitMissing(): void {
+    const { clock, store, settings, timers, disk } = this.#context
+    const nowMs = clock.nowMs()
+    const gone: EntryPath[] = []
+    let waiting = false
+    for (const [path, sinceMs] of this.#missing) {
+      if (nowMs - sinceMs < MISSING_MS) {
+        waiting = true
+        continue
+      }
+      this.#missing.delete(path)
+      const stat = this.#stat(path)
+      if (stat === null) gone.push(path)
+      else if (differs(store.entry(path), stat)) this.#touched.add(path)
+    }
+    if (waiting) timers.soon('missing', nowMs + MISSING_MS, () => this.#commitMissing())
+    else this.#missingInodes.clear()
+    const allowedEnds = !waiting && !this.scanning
+    if (gone.length === 0) return
+    disk.list(undefined) // throws if the root went: then nothing was deleted
+    const reason = this.#guardReason(gone, settings.guardDeletes)
+    if (reason !== null) return this.#events.guard(reason)
+    if (allowedEnds) this.#deletionsAllowed = false
+    // Children before their folders, so that every peer can follow.
+    gone.sort((a, b) => compareTree(b, a))
+    while (gone.length > 0) {
+      this.#commit(
+        gone.splice(0, COMMIT_MAX).map(path => ({ path, content: { type: 'gone', deleted: null }, stamp: null, leaves: null })),
+      )
+    }
+  }
+
+  #guardReason(gone: readonly EntryPath[], part: number): string | null {
+    const { store, clock } = this.#context
+    const nowMs = clock.nowMs()
+    if (this.#deletionsAllowed) return null
+    this.#deletions = this.#deletions.filter(past => nowMs - past.atMs < GUARD_WINDOW_MS)
+    const recent = this.#deletions.reduce((sum, past) => sum + past.count, 0)
+    const before = store.state().totals.entries + recent
+    const deleted = recent + gone.filter(path => living(store.entry(path)?.have)).length
+    if (deleted >= GUARD_MIN && deleted > before * part) {
+      return `${deleted} of ${before} entries are gone from the folder, more than ${Math.round(part * 100)}%: if that is meant, run 'realize arena resume ${this.#context.settings.name}'; if not, put them back first`
+    }
+    this.#deletions.push({ atMs: nowMs, count: gone.length })
+    return null
+  }
+
+  #commit(changes: readonly Change[]): void {
+    const { store, problems } = this.#context
+    const events: HistoryEvent[] = []
+    let announced = false
+    let pending = false
+    store.transact(writer => {
+      // A rename's new name goes out before the end of the old one: others then move what they have.
+      for (const change of changes) {
+        const outcome = this.#take(writer, change, events)
+        if (outcome === 'announced') announced = true
+        if (outcome === 'pending') pending = true
+      }
+    })
+    for (const { path } of changes) {
+      problems.clear(path)
+      this.#reportTwin(path)
+    }
+    count(this.#context, { local_changes: events.length })
+    tell(this.#context, events)
+    if (announced) this.#events.announced()
+    if (pending) this.#events.pending()
+  }
+
+  /** Makes one change part of the store; see docs/reconciliation.md for each case. */
+  #take(writer: Writer, change: Change, events: HistoryEvent[]): 'nothing' | 'announced' | 'pending' {
+    const { store, settings, clock } = this.#context
+    const { path, stamp } = change
+    const entry = store.entry(path)
+    const base = entry?.have ?? null
+    if (change.leaves && change.content.type === 'file') writer.putLeaves(change.content.hash, change.leaves)
+    const content: Content =
+      change.content.type === 'gone'
+        ? { type: 'gone', deleted: base?.content.type === 'file' ? base.content.hash : null }
+        : change.content
+    if (content.type === 'gone' && !living(base)) {
+      // Never shown, or a folder that only held something.
+      if (entry?.dormant) writer.putEntry({ ...entry, dormant: false }, false)
+      return 'nothing'
+    }
+    if (content.type === 'dir' && entry?.dormant) return 'nothing'
+    if (entry && base && same(base.content, content)) {
+      // The same as before: only how to recognise it has changed.
+      writer.putEntry({ ...entry, stamp, dormant: false }, false)
+      return 'nothing'
+    }
+    if (entry?.pending && same(entry.known.content, content)) {
+      // What was to come is here already: a batch that was cut off, or the user did the same.
+      writer.putEntry({ ...entry, have: entry.known, stamp, dormant: false, pending: false, announced: false, former: base }, true)
+      return 'announced'
+    }
+    if (entry && this.#suspects.delete(path) && undone(entry, content)) {
+      // Not a user's change: the power went before it was durable. What is known is to come again.
+      writer.putEntry({ ...entry, have: entry.former, stamp, pending: true, announced: false, former: null }, false)
+      return 'pending'
+    }
+    const version = changeVersion({
+      content,
+      base,
+      replica: store.state().replica,
+      count: writer.nextCount(),
+      author: settings.author,
+      firstScan: this.#firstScan,
+      policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
+      nowMs: clock.wallMs(),
+    })
+    const { known } = meet(entry?.known ?? null, version)
+    const have: Version = same(known.content, content) ? known : version
+    const pending = have !== known
+    writer.putEntry(
+      { path, seq: 0, known, have, stamp, dormant: false, origin: pending ? (entry?.origin ?? null) : null, pending, announced: false, former: base },
+      !pending,
+    )
+    this.#record(writer, change, base, content, events)
+    return pending ? 'pending' : 'announced'
+  }
+
+  #record(writer: Writer, change: Change, base: Version | null, content: Content, events: HistoryEvent[]): void {
+    const action =
+      content.type === 'gone' ? 'deleted' : change.from !== undefined ? 'renamed' : living(base) ? 'edited' : 'created'
+    const more = {
+      ...(change.from !== undefined && { other: change.from }),
+      ...(content.type === 'file' && { size: content.size }),
+    }
+    if ((this.#firstScan && action === 'created') || change.to !== undefined) return
+    events.push(writer.addHistory(historyOf(this.#context, action, change.path, this.#context.settings.author, more)))
+  }
+
+  /** Names in one folder that some disks would merge are worth a word; here both can live. */
+  #reportTwin(path: EntryPath): void {
+    const { store, problems } = this.#context
+    const name = nameOf(path)
+    const fold = foldName(name)
+    if (fold === name) return
+    const parent = parentOf(path)
+    const twin = (parent === undefined ? fold : `${parent}/${fold}`) as EntryPath
+    if (living(store.entry(twin)?.known) && living(store.entry(path)?.known)) {
+      problems.set(path, `differs only in case or Unicode form from '${twin}': some disks cannot hold both`, true)
+    }
+  }
+}
+
+function onDisk(entry: Entry): boolean {
+  return entry.stamp !== null || entry.dormant || entry.have?.content.type === 'dir'
+}
+
+/** Missing, empty, or what was there before: as a disk that lost its last writes shows it. */
+function undone(entry: Entry, content: Content): boolean {
+  if (content.type === 'gone') return living(entry.known)
+  if (content.type === 'file' && content.size === 0) return true
+  return entry.former !== null && sameContent(entry.former.content, content)
+}
+
+/** The same content and the same mtime: nothing to say. */
+function same(a: Content, b: Content): boolean {
+  return sameContent(a, b) && mtimeOf(a) === mtimeOf(b)
+}

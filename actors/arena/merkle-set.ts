@@ -1,0 +1,41 @@
+/**
+ * One number for all living entries, so that two peers can see whether they know the same. Each entry has a digest; digests
+ * are XORed into 256 buckets chosen by the path; the root is the digest of the buckets. A change costs O(1).
+ */
+import type { EntryPath } from '../../protocol/ids.ts'
+import { mtimeOf, type Version } from './version.ts'
+
+/** BLAKE2b-256. */
+export type Digest = (bytes: Uint8Array) => Uint8Array
+
+export const BUCKETS = 256
+export const DIGEST_BYTES = 32
+
+/** Path, type, hash, exec bit, target, mtime, vector and g: all that peers must agree on. */
+export function entryDigest(path: EntryPath, version: Version, digest: Digest): Uint8Array {
+  const { content } = version
+  const what =
+    content.type === 'file'
+      ? [content.hash, content.size, content.exec ? 1 : 0, mtimeOf(content).toString()]
+      : content.type === 'symlink'
+        ? [content.target]
+        : []
+  return digest(Buffer.from(JSON.stringify([path, content.type, what, version.vector, version.g])))
+}
+
+export function bucketOf(path: EntryPath): number {
+  // FNV-1a over the path: only spreads entries over buckets, so that a difference can be narrowed down.
+  let sum = 2166136261
+  for (let i = 0; i < path.length; i++) sum = Math.imul(sum ^ path.charCodeAt(i), 16777619)
+  return (sum >>> 0) % BUCKETS
+}
+
+/** Adds an entry's digest to its bucket, or takes it out: the same operation. Changes `buckets`. */
+export function toggle(buckets: Uint8Array, path: EntryPath, entry: Uint8Array): void {
+  const at = bucketOf(path) * DIGEST_BYTES
+  for (let i = 0; i < DIGEST_BYTES; i++) buckets[at + i] = (buckets[at + i] as number) ^ (entry[i] as number)
+}
+
+export function rootOfBuckets(buckets: Uint8Array, digest: Digest): string {
+  return Buffer.from(digest(buckets)).toString('hex')
+}

@@ -1,0 +1,68 @@
+/**
+ * What must be done on the disk so that an entry's `have` becomes its `known`. Pure: looks at the entry, never at the disk.
+ */
+import type { Entry } from './store.ts'
+import { type FileContent, includes, living, mtimeOf, sameContent, type SymlinkContent, type Version } from './version.ts'
+
+export type Work =
+  /** Nothing is to be done: what is here is what is known. */
+  | { do: 'nothing' }
+  /** Make a folder; `over`: something else is in its place. */
+  | { do: 'folder'; over: boolean }
+  | { do: 'link'; content: SymlinkContent }
+  | { do: 'file'; content: FileContent }
+  /** Same bytes: only mtime or exec bit. */
+  | { do: 'meta'; content: FileContent }
+  /** Take a file or link away. */
+  | { do: 'remove' }
+  | { do: 'remove_folder' }
+  /** This peer goes on showing its own (policy `local`). */
+  | { do: 'leave' }
+
+export function workFor(entry: Entry, policy: 'keep-both' | 'newest' | 'local'): Work {
+  const { known, have } = entry
+  const content = known.content
+  if (have === known) return { do: 'nothing' }
+  const shown = living(have) ? have.content : null
+  if (policy === 'local' && loses(entry) && shown?.type !== 'dir') return { do: 'leave' }
+  switch (content.type) {
+    case 'gone':
+      if (entry.dormant) return { do: 'remove_folder' }
+      if (shown === null) return { do: 'nothing' }
+      return shown.type === 'dir' ? { do: 'remove_folder' } : { do: 'remove' }
+    case 'dir':
+      if (shown?.type === 'dir') return { do: 'nothing' }
+      return { do: 'folder', over: shown !== null }
+    case 'symlink':
+      return shown !== null && sameContent(shown, content) ? { do: 'nothing' } : { do: 'link', content }
+    case 'file':
+      if (shown?.type === 'file' && shown.hash === content.hash && (!loses(entry) || shown.exec === content.exec)) {
+        return shown.exec === content.exec && mtimeOf(shown) === content.mtimeNs ? { do: 'nothing' } : { do: 'meta', content }
+      }
+      return { do: 'file', content }
+  }
+}
+
+/**
+ * Whether applying `known` replaces something on this disk that it does not include: then that is kept as a conflict copy
+ * (R3). Folders hold nothing of their own; content that a deletion remembers having deleted needs no copy (R7).
+ */
+export function loses(entry: Entry): boolean {
+  const { known, have } = entry
+  return living(have) && have.content.type !== 'dir' && !includes(known.vector, have.vector) && !sameContent(known.content, have.content)
+}
+
+export function needsCopy(entry: Entry): boolean {
+  return loses(entry) && !wasDeleted(entry.known, entry.have)
+}
+
+/** A file without history whose very content was deleted: it comes from a store that was lost, not from a user. */
+function wasDeleted(known: Version, have: Version | null): boolean {
+  return (
+    known.content.type === 'gone' &&
+    known.content.deleted !== null &&
+    have?.g === 0 &&
+    have.content.type === 'file' &&
+    have.content.hash === known.content.deleted
+  )
+}

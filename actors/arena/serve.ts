@@ -1,0 +1,120 @@
+/**
+ * Answers peers that ask for content. Always by hash, only what this arena has as a real file, and only if the file is
+ * still what its entry says; the one who asked verifies it besides.
+ */
+import type { ErrorCode } from '../../protocol/error.ts'
+import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
+import { GROUP_LEAVES, LEAF_BYTES, PACKED_BLOB_BYTES_MAX, PAYLOAD_BYTES_MAX } from '../../protocol/limits.ts'
+import type { ArenaWireMessage } from '../../protocol/wire.ts'
+import { groupNodes, leafCount } from '../hasher/merkle.ts'
+import { type ArenaContext, count } from './context.ts'
+import { DiskError } from './disk.ts'
+import type { LocalChanges } from './local.ts'
+import { sameStamp } from './walk.ts'
+
+type Message<Type extends ArenaWireMessage['type']> = Extract<ArenaWireMessage, { type: Type }>
+const HASH = 32
+
+export class Server {
+  readonly #context: ArenaContext
+  readonly #local: LocalChanges
+
+  constructor(context: ArenaContext, local: LocalChanges) {
+    this.#context = context
+    this.#local = local
+  }
+
+  fetchBlobs(peer: PeerId, { id, hashes }: Message<'fetch_blobs'>): void {
+    const sizes: number[] = []
+    const parts: Uint8Array[] = []
+    let bytes = 0
+    for (const hash of hashes) {
+      const content = bytes < PAYLOAD_BYTES_MAX - PACKED_BLOB_BYTES_MAX ? this.#small(hash) : null
+      sizes.push(content ? content.length : -1)
+      if (!content) continue
+      parts.push(content)
+      bytes += content.length
+    }
+    // A buffer of its own: it is handed over to the connection's thread.
+    const payload = new Uint8Array(bytes)
+    let offset = 0
+    for (const part of parts) {
+      payload.set(part, offset)
+      offset += part.length
+    }
+    count(this.#context, { blobs_served: parts.length, blob_bytes_served: bytes })
+    this.#send(peer, { type: 'pack', arena: this.#context.settings.name, id, sizes }, payload)
+  }
+
+  #small(hash: BlobHash): Uint8Array | null {
+    const { store, disk } = this.#context
+    for (const path of store.withHash(hash, 4)) {
+      const entry = store.entry(path)
+      if (!entry?.stamp || entry.stamp.size > PACKED_BLOB_BYTES_MAX) continue
+      try {
+        const { before, bytes, after } = disk.read(path)
+        if (sameStamp(entry.stamp, before) && sameStamp(entry.stamp, after) && bytes.length === entry.stamp.size) return bytes
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error
+      }
+      this.#local.lookAgain(path)
+    }
+    return null
+  }
+
+  fetchTree(peer: PeerId, { id, hash, group }: Message<'fetch_tree'>): void {
+    const leaves = this.#leaves(hash)
+    if (!leaves) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+    const first = (group ?? 0) * GROUP_LEAVES
+    if (first * HASH >= leaves.length) return this.#fail(peer, id, 'message_invalid', 'this blob has no such group')
+    const payload = group === null ? groupNodes(leaves) : leaves.slice(first * HASH, (first + GROUP_LEAVES) * HASH)
+    this.#send(peer, { type: 'tree', arena: this.#context.settings.name, id }, Uint8Array.from(payload))
+  }
+
+  #leaves(hash: BlobHash): Uint8Array | null {
+    const { store } = this.#context
+    return store.withHash(hash, 1).length > 0 ? (store.leaves(hash) ?? null) : null
+  }
+
+  fetchLeaves(peer: PeerId, { id, hash, from, count: leaves, urgent }: Message<'fetch_leaves'>): void {
+    const { store } = this.#context
+    for (const path of store.withHash(hash, 4)) {
+      const opened = this.#open(path)
+      if (!opened) continue
+      if (from + leaves > leafCount(opened.size)) {
+        this.#context.disk.close(opened.fd)
+        return this.#fail(peer, id, 'message_invalid', 'this blob has no such leaves')
+      }
+      count(this.#context, { leaves_served: leaves, blob_bytes_served: Math.min(leaves * LEAF_BYTES, opened.size) })
+      this.#context.deliver({
+        to: 'peer',
+        peer,
+        message: { type: 'upload', id, fd: opened.fd, size: opened.size, from, count: leaves, urgent },
+      })
+      return
+    }
+    this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+  }
+
+  #open(path: EntryPath): { fd: number; size: number } | null {
+    const { store, disk } = this.#context
+    const stamp = store.entry(path)?.stamp
+    try {
+      const { fd, stat } = disk.open(path)
+      if (stamp && sameStamp(stamp, stat)) return { fd, size: stat.size }
+      disk.close(fd)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+    }
+    this.#local.lookAgain(path)
+    return null
+  }
+
+  #fail(peer: PeerId, id: number, code: ErrorCode, reason: string): void {
+    this.#send(peer, { type: 'fetch_failed', arena: this.#context.settings.name, id, code, reason })
+  }
+
+  #send(peer: PeerId, header: ArenaWireMessage, payload?: Uint8Array): void {
+    this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header, ...(payload && { payload }) } })
+  }
+}

@@ -1,0 +1,287 @@
+/**
+ * The store over ordered tables. Keeps by itself what can be derived: sequence numbers, totals, the Merkle buckets, and
+ * the indexes by hash, by pending and by conflict.
+ */
+import type { BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
+import type { HistoryEvent } from '../../protocol/status.ts'
+import { packEntry, packIntent, packKept, unpackEntry, unpackIntent, unpackKept } from './codec.ts'
+import { conflictOrigin } from './conflict-name.ts'
+import { BUCKETS, type Digest, DIGEST_BYTES, entryDigest, toggle } from './merkle-set.ts'
+import type { Entry, Kept, PeerRecord, Session, Store, StoreState, Totals, Writer } from './store.ts'
+import type { Row, Tables } from './tables.ts'
+import { living } from './version.ts'
+
+/** History events kept; older ones are dropped. */
+const HISTORY_MAX = 100_000
+const STATE = Buffer.from('state')
+const BUCKET_KEY = Buffer.from('buckets')
+const SESSIONS_KEY = Buffer.from('sessions')
+
+export interface StoreOptions {
+  readonly tables: Tables
+  readonly digest: Digest
+  readonly newReplica: () => ReplicaId
+  readonly newSession: () => SessionToken
+  readonly boot: string
+}
+
+/** Opens the store and begins a session: its random token is written before any change. */
+export function openStore({ tables, digest, newReplica, newSession, boot }: StoreOptions): Store {
+  let state = loadState(tables) ?? emptyState(newReplica(), boot)
+  // What a transaction has changed so far; becomes `state` when it is kept.
+  let draft: { -readonly [Field in keyof StoreState]: StoreState[Field] } | null = null
+
+  const now = () => draft ?? state
+
+  function transact(change: (writer: Writer) => void): void {
+    const before = state
+    const next = { ...state, totals: { ...state.totals }, buckets: Uint8Array.from(state.buckets) }
+    draft = next
+    let bucketsChanged = false
+    try {
+      tables.transact(() => {
+        change(makeWriter(next, () => (bucketsChanged = true)))
+        const { buckets, sessions, ...rest } = next
+        tables.put('state', STATE, rest)
+        if (bucketsChanged) tables.put('state', BUCKET_KEY, buckets)
+        if (sessions !== before.sessions) tables.put('state', SESSIONS_KEY, sessions)
+      })
+      state = next
+    } finally {
+      draft = null
+    }
+  }
+
+  function makeWriter(next: { -readonly [Field in keyof StoreState]: StoreState[Field] }, touchBuckets: () => void): Writer {
+    const totals = next.totals as { -readonly [Field in keyof Totals]: Totals[Field] }
+    return {
+      setState: change => void Object.assign(next, change),
+      nextCount: () => ++next.count,
+      putEntry(entry, announce) {
+        const key = treeKey(entry.path)
+        const packed = tables.get('entries', key)
+        const before = packed === undefined ? undefined : unpackEntry(entry.path, packed)
+        const seq = announce ? ++next.seq : (before?.seq ?? 0)
+        if (announce) {
+          if (before && before.seq > 0) tables.remove('feed', numberKey(before.seq))
+          tables.put('feed', numberKey(seq), entry.path)
+        }
+        tables.put('entries', key, packEntry({ ...entry, seq }))
+        count(totals, before, -1)
+        count(totals, entry, 1)
+        if (before && living(before.known)) toggle(next.buckets, entry.path, entryDigest(entry.path, before.known, digest))
+        if (living(entry.known)) toggle(next.buckets, entry.path, entryDigest(entry.path, entry.known, digest))
+        touchBuckets()
+        index(entry.path, key, before, entry)
+      },
+      putIntent: intent => tables.put('intents', treeKey(intent.path), packIntent(intent)),
+      removeIntent: path => tables.remove('intents', treeKey(path)),
+      putLeaves: (hash, leaves) => tables.put('leaves', Buffer.from(hash, 'hex'), leaves),
+      putKept(kept) {
+        tables.put('kept', Buffer.from(kept.id), packKept(kept))
+        if (kept.hash) tables.put('keptHashes', Buffer.from(kept.hash, 'hex'), kept.id)
+      },
+      removeKept(id) {
+        const packed = tables.get('kept', Buffer.from(id))
+        if (packed === undefined) return
+        const { hash } = unpackKept(id, packed)
+        if (hash && tables.get('keptHashes', Buffer.from(hash, 'hex')) === id) tables.remove('keptHashes', Buffer.from(hash, 'hex'))
+        tables.remove('kept', Buffer.from(id))
+      },
+      putPeer: (peer, record) => tables.put('peers', Buffer.from(peer), record),
+      addHistory(event) {
+        const number = ++next.historyNumber
+        tables.put('history', numberKey(number), event)
+        if (number > HISTORY_MAX) tables.remove('history', numberKey(number - HISTORY_MAX))
+        return { ...event, number }
+      },
+    }
+  }
+
+  function index(path: EntryPath, key: Buffer, before: Entry | undefined, entry: Entry): void {
+    const oldHash = fileHash(before)
+    const newHash = fileHash(entry)
+    if (oldHash !== newHash) {
+      if (oldHash) tables.remove('hashes', hashKey(oldHash, path))
+      if (newHash) tables.put('hashes', hashKey(newHash, path), path)
+    }
+    if (entry.pending !== (before?.pending ?? false)) {
+      if (entry.pending) tables.put('pending', key, path)
+      else tables.remove('pending', key)
+    }
+    if (isConflict(entry) !== isConflict(before)) {
+      if (isConflict(entry)) tables.put('conflicts', key, path)
+      else tables.remove('conflicts', key)
+    }
+  }
+
+  function entry(path: EntryPath): Entry | undefined {
+    const packed = tables.get('entries', treeKey(path))
+    return packed === undefined ? undefined : unpackEntry(path, packed)
+  }
+
+  const store: Store = {
+    state: now,
+    entry,
+    page(after, limit, under) {
+      // The path itself is the first key of its subtree; its own entry is not *under* it.
+      const start = after ? successor(treeKey(after)) : under ? successor(treeKey(under)) : null
+      const end = under ? endOfSubtree(under) : null
+      return tables.range('entries', start, end, limit).map(toEntry)
+    },
+    hasLivingBelow(path) {
+      const end = endOfSubtree(path)
+      let start = successor(treeKey(path))
+      for (;;) {
+        const rows = tables.range('entries', start, end, 64)
+        for (const row of rows) if (living(toEntry(row).known)) return true
+        if (rows.length < 64) return false
+        start = successor((rows.at(-1) as Row).key)
+      }
+    },
+    feed(after, limit) {
+      const entries: Entry[] = []
+      for (const row of tables.range('feed', numberKey(after + 1), null, limit)) {
+        const found = entry(row.value as EntryPath)
+        if (found) entries.push(found)
+      }
+      return entries
+    },
+    withHash(hash, limit) {
+      const start = Buffer.from(hash, 'hex')
+      return tables.range('hashes', start, successorOfPrefix(start), limit).map(row => row.value as EntryPath)
+    },
+    pendingPage(after, limit) {
+      const rows = tables.range('pending', after ? successor(treeKey(after)) : null, null, limit)
+      return rows.flatMap(row => entry(row.value as EntryPath) ?? [])
+    },
+    intents: () => tables.range('intents', null, null, Number.MAX_SAFE_INTEGER).map(row => unpackIntent(pathOf(row.key), row.value)),
+    leaves: hash => tables.get('leaves', Buffer.from(hash, 'hex')) as Uint8Array | undefined,
+    kept(path, limit) {
+      const found: Kept[] = []
+      for (let end: Buffer | null = null; found.length < limit; ) {
+        const rows = tables.range('kept', null, end, 500, true)
+        for (const row of rows) {
+          const kept = unpackKept(row.key.toString(), row.value)
+          if ((path === null || kept.path === path) && found.length < limit) found.push(kept)
+        }
+        if (rows.length < 500) break
+        end = (rows.at(-1) as Row).key
+      }
+      return found
+    },
+    keptWithHash(hash) {
+      const id = tables.get('keptHashes', Buffer.from(hash, 'hex')) as string | undefined
+      const packed = id === undefined ? undefined : tables.get('kept', Buffer.from(id))
+      return id === undefined || packed === undefined ? undefined : unpackKept(id, packed)
+    },
+    peer: peer => tables.get('peers', Buffer.from(peer)) as PeerRecord | undefined,
+    peers: () => tables.range('peers', null, null, 10_000).map(row => row.key.toString() as PeerId),
+    conflicts: limit => tables.range('conflicts', null, null, limit).map(row => row.value as EntryPath),
+    history(before, limit) {
+      return tables
+        .range('history', null, numberKey(before), limit, true)
+        .map(row => ({ ...(row.value as Omit<HistoryEvent, 'number'>), number: Number(row.key.readBigUInt64BE()) }))
+    },
+    transact,
+    flushed: done => tables.flushed(done),
+    close: () => tables.close(),
+  }
+
+  const token = newSession()
+  transact(writer =>
+    writer.setState({
+      sessions: [...state.sessions, { token, firstSeq: state.seq }].slice(-SESSIONS_MAX),
+      countAtOpening: state.count,
+    }),
+  )
+  return store
+}
+
+/** Sessions remembered; a cursor of an older one counts as unknown, which costs its reader one reading from the start. */
+const SESSIONS_MAX = 1000
+
+function emptyState(replica: ReplicaId, boot: string): StoreState {
+  return {
+    replica,
+    count: 0,
+    seq: 0,
+    sessions: [],
+    countAtOpening: 0,
+    scanned: false,
+    disk: null,
+    historyNumber: 0,
+    durableSeq: 0,
+    boot,
+    totals: { entries: 0, files: 0, bytes: 0, realBytes: 0, pending: 0, pendingBytes: 0, conflicts: 0 },
+    buckets: new Uint8Array(BUCKETS * DIGEST_BYTES),
+  }
+}
+
+function loadState(tables: Tables): StoreState | undefined {
+  const rest = tables.get('state', STATE) as Omit<StoreState, 'buckets' | 'sessions'> | undefined
+  const buckets = tables.get('state', BUCKET_KEY) as Uint8Array | undefined
+  const sessions = (tables.get('state', SESSIONS_KEY) ?? []) as Session[]
+  return rest && { ...rest, sessions, buckets: buckets ? Uint8Array.from(buckets) : new Uint8Array(BUCKETS * DIGEST_BYTES) }
+}
+
+function count(totals: { -readonly [Field in keyof Totals]: Totals[Field] }, entry: Entry | undefined, sign: 1 | -1): void {
+  if (!entry) return
+  const { known, have } = entry
+  if (living(known)) totals.entries += sign
+  if (known.content.type === 'file') {
+    totals.files += sign
+    totals.bytes += sign * known.content.size
+  }
+  if (have?.content.type === 'file') totals.realBytes += sign * have.content.size
+  if (entry.pending) {
+    totals.pending += sign
+    if (known.content.type === 'file') totals.pendingBytes += sign * known.content.size
+  }
+  if (isConflict(entry)) totals.conflicts += sign
+}
+
+function isConflict(entry: Entry | undefined): boolean {
+  return entry !== undefined && living(entry.known) && conflictOrigin(entry.path) !== undefined
+}
+
+function fileHash(entry: Entry | undefined): BlobHash | undefined {
+  return entry?.have?.content.type === 'file' ? entry.have.content.hash : undefined
+}
+
+function toEntry(row: Row): Entry {
+  return unpackEntry(pathOf(row.key), row.value)
+}
+
+// Keys: a path with NUL for `/`, so that a folder's entries follow it directly and byte order is tree order.
+
+export function treeKey(path: EntryPath): Buffer {
+  return Buffer.from(path.replaceAll('/', '\0'))
+}
+
+function pathOf(key: Buffer): EntryPath {
+  return key.toString().replaceAll('\0', '/') as EntryPath
+}
+
+function successor(key: Buffer): Buffer {
+  return Buffer.concat([key, Buffer.of(0)])
+}
+
+function endOfSubtree(path: EntryPath): Buffer {
+  return Buffer.concat([treeKey(path), Buffer.of(1)])
+}
+
+function successorOfPrefix(prefix: Buffer): Buffer {
+  return Buffer.concat([prefix, Buffer.alloc(1, 0xff)])
+}
+
+function numberKey(number: number): Buffer {
+  const key = Buffer.allocUnsafe(8)
+  key.writeBigUInt64BE(BigInt(Math.min(number, Number.MAX_SAFE_INTEGER)))
+  return key
+}
+
+/** The hash, then the path (as a tree key). */
+function hashKey(hash: BlobHash, path: EntryPath): Buffer {
+  return Buffer.concat([Buffer.from(hash, 'hex'), treeKey(path)])
+}

@@ -1,0 +1,82 @@
+/** The version store: what was replaced or deleted here, for as long and as much as the settings say. */
+import type { EntryPath } from '../../protocol/ids.ts'
+import { type ArenaContext, count } from './context.ts'
+import { DiskError } from './disk.ts'
+import type { Kept, Writer } from './store.ts'
+import type { Version } from './version.ts'
+
+const PRUNE_MS = 60 * 60 * 1000
+/** Above the limit by this part, old versions go at once and not with the next hour. */
+const SLACK = 1.1
+
+export class VersionStore {
+  readonly #context: ArenaContext
+  #bytes = 0
+  #number = 0
+
+  constructor(context: ArenaContext) {
+    this.#context = context
+    for (const kept of context.store.kept(null, Number.MAX_SAFE_INTEGER)) this.#bytes += kept.size
+    this.#soon(PRUNE_MS)
+  }
+
+  /** A row for what is about to be replaced or removed; its name sorts by time. */
+  row(path: EntryPath, version: Version): Kept {
+    const { content } = version
+    const keptMs = this.#context.clock.wallMs()
+    const file = content.type === 'file' ? content : null
+    return {
+      id: `${keptMs.toString(36).padStart(9, '0')}-${(this.#number++).toString(36)}-${this.#context.random().slice(0, 6)}`,
+      path,
+      hash: file?.hash ?? null,
+      size: file?.size ?? 0,
+      mtimeNs: file?.mtimeNs ?? 0n,
+      exec: file?.exec ?? false,
+      keptMs,
+    }
+  }
+
+  add(writer: Writer, kept: Kept): void {
+    writer.putKept(kept)
+    this.#bytes += kept.size
+    if (this.#bytes > this.#context.settings.versions.bytesMax * SLACK) this.#soon(0)
+  }
+
+  /** The version was moved out of the store. */
+  taken(writer: Writer, kept: Kept): void {
+    writer.removeKept(kept.id)
+    this.#bytes -= kept.size
+  }
+
+  #soon(waitMs: number): void {
+    const { timers, clock } = this.#context
+    timers.soon('prune', clock.nowMs() + waitMs, () => this.prune())
+  }
+
+  /** Drops what is too old, then the oldest until the rest fits; and files that no row speaks of. */
+  prune(): void {
+    const { store, disk, settings, clock } = this.#context
+    const rows = store.kept(null, Number.MAX_SAFE_INTEGER).reverse()
+    const oldestMs = clock.wallMs() - settings.versions.keepMs
+    const dropped: Kept[] = []
+    for (const kept of rows) {
+      if (kept.keptMs >= oldestMs && this.#bytes <= settings.versions.bytesMax) break
+      this.#bytes -= kept.size
+      dropped.push(kept)
+    }
+    if (dropped.length > 0) {
+      store.transact(writer => {
+        for (const kept of dropped) writer.removeKept(kept.id)
+      })
+      for (const kept of dropped) {
+        try {
+          disk.keptRemove(kept.id)
+        } catch (error) {
+          if (!(error instanceof DiskError)) throw error
+        }
+      }
+      count(this.#context, { versions_dropped: dropped.length })
+    }
+    this.#soon(PRUNE_MS)
+  }
+}

@@ -1,0 +1,289 @@
+/**
+ * Thread entry of an arena: binds it to its store, its disk, its ports and the clock. Opens it when the root is there, and
+ * again when a root that went has come back; until then it says why.
+ */
+import { randomBytes } from 'node:crypto'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import { SyncError, toFailure } from '../../protocol/error.ts'
+import type { PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
+import type { ArenaCommand, ArenaReport, ArenaSettings, FromPeer, ToPeer } from '../../protocol/ports.ts'
+import { enter, leave } from '../../supervisor/write-gate.ts'
+import { engine } from '../hasher/engine.ts'
+import { Arena } from './arena.ts'
+import { type ArenaContext, type ArenaOutput, Problems, Timers } from './context.ts'
+import { type Disk, DiskError } from './disk.ts'
+import { openDisk } from './disk-open.ts'
+import type { Store } from './store.ts'
+import { openStore } from './store-tables.ts'
+import { openLmdbTables } from './tables-lmdb.ts'
+
+/** How often a root that is not there is looked for. */
+const ROOT_RETRY_MS = 1_000
+/** Domain of digests that are no part of a Merkle tree of content. */
+const DIGEST_PREFIX = 0x10
+
+interface WorkerData {
+  settings: ArenaSettings
+  gate: Int32Array
+}
+
+const port = parentPort as MessagePort
+const data = workerData as WorkerData
+let settings = data.settings
+const clock = { nowMs: () => performance.now(), wallMs: () => Date.now() }
+const random = () => randomBytes(8).toString('hex')
+const digest = (bytes: Uint8Array) => engine.hash256(DIGEST_PREFIX, bytes)
+const boot = bootId()
+
+let arena: Arena | null = null
+let disk: Disk | null = null
+let store: Store | null = null
+let waiting: string | null = null
+const peers = new Map<PeerId, { name: string; port: MessagePort }>()
+let timer: NodeJS.Timeout | null = null
+let turn: NodeJS.Immediate | null = null
+let retry: NodeJS.Timeout | null = null
+
+/** Changes with each boot of the machine: only then can a disk have lost what the kernel had. */
+function bootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+  } catch {
+    return 'unknown'
+  }
+}
+
+function report(message: ArenaReport): void {
+  port.postMessage(message)
+}
+
+function deliver(output: ArenaOutput): void {
+  if (output.to === 'supervisor') return report(output.report)
+  const peer = peers.get(output.peer)
+  if (!peer) return dropped(output.message)
+  const payload = output.message.type === 'send' ? output.message.payload : undefined
+  peer.port.postMessage(output.message, payload ? [payload.buffer as ArrayBuffer] : [])
+}
+
+/** A connection that is gone cannot own a descriptor. */
+function dropped(message: ToPeer): void {
+  if (message.type === 'upload' || message.type === 'download') disk?.close(message.fd)
+}
+
+/** Lets the arena go on as long as it has work, and wakes it when it asked to be. */
+function carryOn(): void {
+  if (!arena) return
+  if (arena.busy) {
+    turn ??= setImmediate(() => {
+      turn = null
+      arena?.tick()
+      carryOn()
+    })
+    return
+  }
+  if (timer) clearTimeout(timer)
+  timer = null
+  const waitMs = arena.wakeMs - clock.nowMs()
+  if (waitMs === Number.POSITIVE_INFINITY) return
+  timer = setTimeout(
+    () => {
+      timer = null
+      arena?.tick()
+      carryOn()
+    },
+    Math.min(Math.max(0, waitMs), 2 ** 30),
+  )
+}
+
+function open(): void {
+  try {
+    store ??= openArenaStore()
+    disk = openRoot(store)
+  } catch (error) {
+    if (!(error instanceof DiskError)) throw error
+    return waitForRoot(rootReason(error))
+  }
+  waiting = null
+  const context: ArenaContext = { settings, store, disk, clock, random, deliver, problems: new Problems(), timers: new Timers() }
+  arena = new Arena({ context, digest, boot, rootLost })
+  arena.start()
+  for (const [peer, { name }] of peers) arena.peerOpened(peer, name)
+  carryOn()
+}
+
+function openArenaStore(): Store {
+  mkdirSync(settings.storePath, { recursive: true, mode: 0o700 })
+  const guard = { enter: () => enter(data.gate), leave: () => leave(data.gate) }
+  return openStore({
+    tables: openLmdbTables(join(settings.storePath, 'index'), guard),
+    digest,
+    newReplica: () => random() as ReplicaId,
+    newSession: () => random() as SessionToken,
+    boot,
+  })
+}
+
+function openRoot(known: Store): Disk {
+  const { root } = settings
+  if (root === null) throw new DiskError('ENOTSUP', 'an arena without a folder is not supported yet')
+  // A folder that was never synced is made; one that was must be there.
+  if (known.state().disk === null) makeRoot(root)
+  return openDisk(root)
+}
+
+function makeRoot(root: string): void {
+  try {
+    mkdirSync(root, { recursive: true })
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code !== 'EEXIST') throw new DiskError(code ?? 'EIO', (error as Error).message)
+  }
+}
+
+function rootReason({ code, message }: DiskError): string {
+  const { root, name } = settings
+  if (code === 'ENOENT') return `the folder ${root} is missing: nothing is deleted elsewhere; it goes on when the folder is back`
+  if (code === 'ENOTDIR' || code === 'EEXIST') return `${root} is not a folder: move the file away, or give the arena another path`
+  if (code === 'EACCES' || code === 'EPERM') return `${root} cannot be read (${code}): check its owner and rights`
+  return `${root} cannot be used (${code}: ${message}): mend it; '${name}' goes on by itself`
+}
+
+function waitForRoot(reason: string): void {
+  if (waiting !== reason) report({ type: 'log', event: 'arena_guarded', fields: { arena: settings.name, reason } })
+  waiting = reason
+  reportWaiting()
+  retry ??= setTimeout(() => {
+    retry = null
+    open()
+  }, ROOT_RETRY_MS)
+}
+
+function reportWaiting(): void {
+  const totals = store?.state().totals
+  report({
+    type: 'status',
+    status: {
+      name: settings.name,
+      path: settings.root,
+      state: settings.paused ? 'paused' : 'guarded',
+      reason: waiting,
+      consensus: false,
+      missing: waiting === null ? [] : [waiting],
+      root: '0'.repeat(64),
+      files: totals?.files ?? 0,
+      bytes: totals?.bytes ?? 0,
+      realBytes: totals?.realBytes ?? 0,
+      cachedBytes: 0,
+      needFiles: totals?.pending ?? 0,
+      needBytes: totals?.pendingBytes ?? 0,
+      conflicts: totals?.conflicts ?? 0,
+      problems: [],
+      problemCount: 0,
+      scan: null,
+      peers: [],
+    },
+  })
+}
+
+/** After the arena has come to its end of this turn: let go of the root, and wait for it. */
+function rootLost(reason: string): void {
+  setImmediate(() => {
+    if (!arena) return
+    arena = null
+    if (timer) clearTimeout(timer)
+    if (turn) clearImmediate(turn)
+    timer = null
+    turn = null
+    disk?.dispose()
+    disk = null
+    waitForRoot(reason)
+  })
+}
+
+function openPeer(peer: PeerId, name: string, channel: MessagePort): void {
+  closePeer(peer)
+  peers.set(peer, { name, port: channel })
+  channel.on('message', (message: FromPeer) => fromPeer(peer, channel, message))
+  channel.on('close', () => {
+    if (peers.get(peer)?.port === channel) closePeer(peer)
+  })
+  arena?.peerOpened(peer, name)
+}
+
+function closePeer(peer: PeerId): void {
+  const channel = peers.get(peer)?.port
+  if (!channel) return
+  peers.delete(peer)
+  channel.close()
+  arena?.peerClosed(peer)
+  carryOn()
+}
+
+function fromPeer(peer: PeerId, channel: MessagePort, message: FromPeer): void {
+  if (peers.get(peer)?.port !== channel) return
+  if (message.type === 'closed') return closePeer(peer)
+  try {
+    arena?.fromPeer(peer, message)
+    arena?.step()
+  } catch (error) {
+    // Their mistake closes their connection; ours ends the thread.
+    if (!(error instanceof SyncError)) throw error
+    report({ type: 'log', event: 'peer_refused', fields: { arena: settings.name, peer, code: error.code, reason: error.message } })
+    channel.postMessage({ type: 'refuse', failure: toFailure(error) } satisfies ToPeer)
+    closePeer(peer)
+  }
+  carryOn()
+}
+
+function stop(): void {
+  for (const peer of [...peers.keys()]) closePeer(peer)
+  arena = null
+  if (timer) clearTimeout(timer)
+  if (turn) clearImmediate(turn)
+  if (retry) clearTimeout(retry)
+  const ended = () => {
+    store?.close()
+    disk?.dispose()
+    report({ type: 'stopped' })
+    port.close()
+  }
+  if (store) store.flushed(ended)
+  else ended()
+}
+
+port.on('message', (message: ArenaCommand) => {
+  switch (message.type) {
+    case 'control':
+      if (arena) arena.control(message)
+      else report({ type: 'refused', id: message.id, failure: { code: 'arena_unavailable', message: waiting ?? 'the arena is starting' } })
+      break
+    case 'settings':
+      settings = message.settings
+      arena?.settings(settings)
+      if (!arena) reportWaiting()
+      break
+    case 'peer_opened':
+      openPeer(message.peer, message.peerName, message.port)
+      break
+    case 'touched':
+      arena?.touched(message.paths)
+      break
+    case 'watcher':
+      arena?.watcher(message.fault)
+      break
+    case 'hashed':
+      arena?.hashed(message.id, message.results)
+      break
+    case 'stop':
+      return stop()
+    default:
+      message satisfies never
+  }
+  arena?.step()
+  carryOn()
+})
+
+open()
+report({ type: 'ready' })

@@ -1,0 +1,107 @@
+/**
+ * Thread entry of connections: several share one thread. Binds the supervisor's port (PeerCommand, PeerReport) to them.
+ * `workerData` may shorten the deadlines, for tests.
+ */
+import { createSecureContext } from 'node:tls'
+import { parentPort, workerData } from 'node:worker_threads'
+import { toFailure } from '../../protocol/error.ts'
+import type { PeerCommand, PeerReport, PeerSettings } from '../../protocol/ports.ts'
+import { Connection, farewell, type Surroundings } from './connection.ts'
+import { DEADLINES, type Deadlines } from './peer.ts'
+import { closeAllDescriptors } from './transfer.ts'
+
+interface PeerWorkerData {
+  deadlines?: Partial<Deadlines>
+  tickMs?: number
+}
+
+if (!parentPort) throw new Error('worker.ts is the entry of a worker thread')
+const supervisor = parentPort
+const data = (workerData ?? {}) as PeerWorkerData
+const deadlines: Deadlines = { ...DEADLINES, ...data.deadlines }
+const connections = new Map<number, Connection>()
+const counters = new Map<string, number>()
+let surroundings: Surroundings | undefined
+let stopping = false
+
+function report(message: PeerReport): void {
+  supervisor.postMessage(message)
+}
+
+function take(settings: PeerSettings): void {
+  const { id, name, software, addresses, key, certificate } = settings
+  surroundings = {
+    self: { id, name, software, addresses },
+    secureContext: createSecureContext({ key, cert: certificate, minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3' }),
+    deadlines,
+    now: () => performance.now(),
+    report,
+    count: counter => counters.set(counter, (counters.get(counter) ?? 0) + 1),
+    gone(connection) {
+      connections.delete(connection)
+      leaveIfDone()
+    },
+  }
+}
+
+/** Makes a connection, or reports at once that it came to nothing. */
+function begin(number: number, make: (around: Surroundings) => Connection): void {
+  try {
+    if (!surroundings) throw new Error('settings come before connections')
+    connections.set(number, make(surroundings))
+  } catch (error) {
+    report({ type: 'closed', connection: number, failure: toFailure(error) })
+  }
+}
+
+function obey(command: PeerCommand): void {
+  switch (command.type) {
+    case 'settings':
+      return take(command.settings)
+    case 'dial':
+      return begin(command.connection, around => Connection.dial(command.connection, around, command))
+    case 'accept':
+      return begin(command.connection, around => Connection.accept(command.connection, around, command))
+    case 'pair_accept':
+      return connections.get(command.connection)?.acceptPair(command.arenas)
+    case 'attach': {
+      const connection = connections.get(command.connection)
+      if (connection) return connection.attach(command.arena, command.port)
+      return farewell(command.port, { code: 'peer_closed', message: 'the connection is gone' })
+    }
+    case 'rate':
+      return connections.get(command.connection)?.setRate(command.rate)
+    case 'close':
+      return connections.get(command.connection)?.close(command.failure)
+    case 'stop':
+      stopping = true
+      for (const connection of connections.values())
+        connection.close({ code: 'peer_closed', message: 'the service stops' })
+      return leaveIfDone()
+    default:
+      command satisfies never
+  }
+}
+
+function reportCounters(): void {
+  if (counters.size === 0) return
+  report({ type: 'count', counters: Object.fromEntries(counters) })
+  counters.clear()
+}
+
+/** With the supervisor's port closed nothing keeps the thread. */
+function leaveIfDone(): void {
+  if (!stopping || connections.size > 0) return
+  reportCounters()
+  clearInterval(ticking)
+  supervisor.close()
+}
+
+const ticking = setInterval(() => {
+  for (const connection of connections.values()) connection.tick()
+  reportCounters()
+}, data.tickMs ?? 1000)
+
+process.on('exit', closeAllDescriptors)
+supervisor.on('message', obey)
+report({ type: 'ready' })

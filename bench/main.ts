@@ -1,0 +1,173 @@
+/**
+ * The benchmark: Realize beside Syncthing, rsync and cp, on this machine, with the same inputs, in turn.
+ * `npm run bench -- --help` lists the options. Prints progress to stderr and the result's table to stdout.
+ */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpus, release, tmpdir, totalmem } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { Command, InvalidArgumentError } from 'commander'
+import { CASE_NAMES, CASES, type CaseName, type CaseSettings } from './cases.ts'
+import { stopAll } from './process.ts'
+import { realize } from './realize.ts'
+import { type CaseResult, type Results, type ToolResult, toMarkdown, toSvg } from './report.ts'
+import { cp, rsync } from './rsync.ts'
+import { syncthing } from './syncthing.ts'
+import { TOOL_NAMES, type Tool, type ToolName } from './tool.ts'
+
+const TOOLS: Record<ToolName, Tool> = { realize, syncthing, rsync, cp }
+
+interface Options {
+  cases: CaseName[]
+  only: ToolName[]
+  rounds: number
+  scale: number
+  edits: number
+  idleSeconds: number
+  dir: string
+  out?: string
+  docs?: boolean
+  from?: string
+}
+
+const program = new Command('bench')
+  .description('Measures Realize beside Syncthing, rsync and cp, both ends on this machine.')
+  .option('--cases <names>', `which of ${CASE_NAMES.join(', ')}`, list(CASE_NAMES), [...CASE_NAMES])
+  .option('--only <tools>', `which of ${TOOL_NAMES.join(', ')}`, list(TOOL_NAMES), [...TOOL_NAMES])
+  .option('--rounds <number>', 'how often each tool runs each case; medians are shown', positive, 3)
+  .option('--scale <factor>', 'size of the inputs; 1 is the published size', positive, 1)
+  .option('--edits <number>', 'edits counted in the case edit', positive, 100)
+  .option('--idle-seconds <number>', 'how long the case idle watches a service at rest', positive, 30)
+  .option('--dir <folder>', 'where to work; should be on the disk that counts, not in memory', tmpdir())
+  .option('--out <file>', 'write the results as JSON')
+  .option('--docs', 'write docs/performance.md and docs/performance.svg')
+  .option('--from <file>', 'take the results of an earlier --out instead of measuring')
+
+await main(program.parse().opts<Options>())
+
+async function main(options: Options): Promise<void> {
+  const results =
+    options.from === undefined ? await measure(options) : (JSON.parse(readFileSync(options.from, 'utf8')) as Results)
+  const markdown = toMarkdown(results)
+  if (options.out !== undefined) {
+    mkdirSync(dirname(resolve(options.out)), { recursive: true })
+    writeFileSync(options.out, `${JSON.stringify(results, null, 2)}\n`)
+  }
+  if (options.docs) {
+    const docs = fileURLToPath(new URL('../../docs/', import.meta.url))
+    writeFileSync(join(docs, 'performance.md'), markdown)
+    writeFileSync(join(docs, 'performance.svg'), toSvg(results))
+  }
+  process.stdout.write(markdown)
+  if (results.cases.some(result => result.tools.some(tool => tool.failures.length > 0))) process.exitCode = 1
+}
+
+async function measure(options: Options): Promise<Results> {
+  const folder = mkdtempSync(join(options.dir, 'realize-bench-'))
+  const interrupted = (): void => {
+    void stopAll().then(() => {
+      rmSync(folder, { recursive: true, force: true })
+      process.exit(130)
+    })
+  }
+  process.once('SIGINT', interrupted)
+  process.once('SIGTERM', interrupted)
+  try {
+    const tools = options.only.map(name => ({ name, ...probe(TOOLS[name]) }))
+    for (const tool of tools) if (tool.missing !== null) progress(`${tool.name} is skipped: ${tool.missing}`)
+    const present = tools.filter(tool => tool.missing === null).map(tool => TOOLS[tool.name])
+    const cases: CaseResult[] = []
+    for (const name of options.cases) cases.push(await measureCase(name, present, options, folder))
+    return {
+      date: new Date().toISOString().slice(0, 10),
+      machine: machineOf(folder),
+      settings: {
+        rounds: options.rounds,
+        scale: options.scale,
+        edits: options.edits,
+        idleSeconds: options.idleSeconds,
+      },
+      tools,
+      cases,
+    }
+  } finally {
+    await stopAll()
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+async function measureCase(name: CaseName, tools: Tool[], options: Options, folder: string): Promise<CaseResult> {
+  const definition = CASES[name]
+  const results = new Map<Tool, ToolResult>(
+    tools.map(tool => [tool, { tool: tool.name, excluded: definition.excludes(tool), runs: [], failures: [] }]),
+  )
+  const inputs = join(folder, 'inputs')
+  mkdirSync(inputs)
+  for (let round = 1; round <= options.rounds; round++) {
+    for (const [tool, result] of results) {
+      if (result.excluded !== null) continue
+      progress(`${name} · round ${round} of ${options.rounds} · ${tool.name} …`)
+      const own = join(folder, 'run')
+      mkdirSync(own)
+      const settings: CaseSettings = { ...options, folder: own, inputs }
+      try {
+        const figures = await definition.run(tool, settings)
+        result.runs.push(figures)
+        progress(
+          `    ${Object.entries(figures)
+            .map(([figure, value]) => `${figure} ${value.toFixed(2)}`)
+            .join('  ')}`,
+        )
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error)
+        result.failures.push(reason)
+        progress(`    failed: ${reason}`)
+      } finally {
+        rmSync(own, { recursive: true, force: true })
+      }
+    }
+  }
+  rmSync(inputs, { recursive: true, force: true })
+  return { name, title: definition.title(options), tools: [...results.values()] }
+}
+
+function probe(tool: Tool): { version: string | null; missing: string | null } {
+  try {
+    return { version: tool.version(), missing: null }
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code
+    return { version: null, missing: code === 'ENOENT' ? 'it is not installed' : (String(error).split('\n')[0] ?? '') }
+  }
+}
+
+function machineOf(folder: string): Results['machine'] {
+  const [, fileSystem] = execFileSync('df', ['--output=fstype', folder], { encoding: 'utf8' }).split('\n')
+  return {
+    processor: cpus()[0]?.model.trim() ?? 'unknown processor',
+    processors: cpus().length,
+    memoryBytes: totalmem(),
+    kernel: release(),
+    fileSystem: fileSystem?.trim() ?? 'unknown file system',
+    node: process.versions.node,
+  }
+}
+
+function list<Name extends string>(known: readonly Name[]): (text: string) => Name[] {
+  return text =>
+    text.split(',').map(word => {
+      const name = known.find(candidate => candidate === word.trim())
+      if (name === undefined) throw new InvalidArgumentError(`'${word}' is none of ${known.join(', ')}.`)
+      return name
+    })
+}
+
+function positive(text: string): number {
+  const number = Number(text)
+  if (!(number > 0)) throw new InvalidArgumentError('Expected a number greater than 0.')
+  return number
+}
+
+function progress(line: string): void {
+  process.stderr.write(`${line}\n`)
+}

@@ -1,0 +1,179 @@
+/** Turns results into docs/performance.md and its chart. Pure: results in, text out. */
+import type { CaseName, Figures } from './cases.ts'
+import { medians } from './statistics.ts'
+import type { ToolName } from './tool.ts'
+
+export interface Results {
+  /** ISO 8601, day only. */
+  date: string
+  machine: {
+    processor: string
+    processors: number
+    memoryBytes: number
+    kernel: string
+    fileSystem: string
+    node: string
+  }
+  settings: { rounds: number; scale: number; edits: number; idleSeconds: number }
+  tools: { name: ToolName; version: string | null; missing: string | null }[]
+  cases: CaseResult[]
+}
+
+export interface CaseResult {
+  name: CaseName
+  title: string
+  tools: ToolResult[]
+}
+
+export interface ToolResult {
+  tool: ToolName
+  /** Why there is no figure, or null. */
+  excluded: string | null
+  /** One for each round that went well, in order. */
+  runs: Figures[]
+  failures: string[]
+}
+
+/** The figure of each case that its chart and its ratios are about. */
+const HEADLINE: Record<CaseName, string> = { small: 'durable_s', big: 'durable_s', edit: 'p50_ms', idle: 'rss_mb' }
+
+const COLUMNS: Record<string, string> = {
+  durable_s: 'durable (s)',
+  copied_s: 'command returned (s)',
+  p50_ms: 'p50 (ms)',
+  p95_ms: 'p95 (ms)',
+  max_ms: 'max (ms)',
+  rss_mb: 'RSS at rest (MB)',
+  cpu_percent: 'CPU at rest (%)',
+  rss_after_first_scan_mb: 'RSS after the first scan (MB)',
+  first_scan_s: 'first scan (s)',
+  restart_s: 'start until idle (s)',
+  cpu_a_s: 'CPU A (s)',
+  cpu_b_s: 'CPU B (s)',
+  peak_a_mb: 'peak RSS A (MB)',
+  peak_b_mb: 'peak RSS B (MB)',
+}
+
+export function toMarkdown(results: Results): string {
+  const { machine, settings } = results
+  const lines = [
+    '# Performance',
+    '',
+    '<!-- Written by `npm run bench -- --docs`. Change bench/report.ts, not this file. -->',
+    '',
+    `Measured on ${results.date}: ${settings.rounds === 1 ? 'one round' : `medians of ${settings.rounds} rounds`}, the tools in turn, both ends on one machine over loopback.`,
+    `${machine.processor}, ${machine.processors} processors, ${Math.round(machine.memoryBytes / 1e9)} GB of memory, Linux ${machine.kernel}, ${machine.fileSystem}, Node ${machine.node}.`,
+    ...(settings.scale === 1 ? [] : [`**Inputs are scaled to ${settings.scale} of the published size.**`]),
+    '',
+    '![The headline figure of each case, a bar for each tool; shorter is better](performance.svg)',
+    '',
+  ]
+  for (const result of results.cases) lines.push(...caseLines(result), '')
+  lines.push('## The tools', '')
+  for (const tool of results.tools) lines.push(`- ${tool.name}: ${tool.version ?? `not measured, ${tool.missing}`}`)
+  lines.push(
+    '',
+    'Syncthing runs as two instances that know each other’s address, with discovery, relays, NAT traversal, upgrades and reports off,',
+    'its watcher delay at the least value that it takes (1 s), at normal priority, and is told to scan as soon as the files are there. rsync is a client of a daemon,',
+    'without compression. Neither rsync nor `cp` makes anything durable; a `sync` of the file system follows within the measured time.',
+    '',
+    '## How it is measured',
+    '',
+    '- New homes and empty roots for every run; the two ends are connected and at rest when the clock starts.',
+    '- `small` and `big`: the prepared folder is renamed into the root of A. The clock stops when the tool says that B has it all and',
+    '  it is durable. Then the trees are compared byte by byte; a run with a difference is a failure.',
+    '- `edit`: 1 KiB is overwritten in place in one file of 1,000; a reader that waits on B for events of the folder reads the file until the new content is there.',
+    '  20 edits to warm up are not counted.',
+    '- `idle`: one service over a full root, started again after its first scan. Resident memory is read at the end of the time at rest.',
+    '- CPU seconds and peak resident memory are those of the processes and their children, from `/proc`.',
+    '',
+    'Run it yourself: `npm run bench` (needs Linux; Syncthing and rsync are skipped where they are not installed). `npm run bench -- --help` lists the options.',
+    '',
+  )
+  return lines.join('\n')
+}
+
+function caseLines(result: CaseResult): string[] {
+  const measured = result.tools.filter(tool => tool.runs.length > 0)
+  const columns = Object.keys(COLUMNS).filter(column => measured.some(tool => tool.runs.some(run => column in run)))
+  const headline = HEADLINE[result.name]
+  const ours = headlineOf(result, 'realize')
+  const lines = [
+    `## ${result.name}`,
+    '',
+    `${result.title}.`,
+    '',
+    `| tool | ${columns.map(column => COLUMNS[column]).join(' | ')} | ${COLUMNS[headline]?.replace(/ \(.*/u, '')} ÷ Realize’s |`,
+    `|---|${columns.map(() => '---:|').join('')}---:|`,
+  ]
+  for (const tool of measured) {
+    const figures = medians(tool.runs)
+    const cells = columns.map(column => format(figures[column]))
+    const value = figures[headline]
+    const ratio = ours === undefined || value === undefined ? '–' : (value / ours).toFixed(2)
+    lines.push(`| ${tool.tool} | ${cells.join(' | ')} | ${ratio} |`)
+  }
+  for (const tool of result.tools) {
+    if (tool.excluded !== null) lines.push('', `${tool.tool}: ${tool.excluded}.`)
+    for (const failure of tool.failures) lines.push('', `${tool.tool} failed in a round: ${failure}`)
+  }
+  return lines
+}
+
+function headlineOf(result: CaseResult, name: ToolName): number | undefined {
+  const tool = result.tools.find(candidate => candidate.tool === name)
+  return tool && tool.runs.length > 0 ? medians(tool.runs)[HEADLINE[result.name]] : undefined
+}
+
+/** Three significant digits, without an exponent. */
+function format(value: number | undefined): string {
+  if (value === undefined || Number.isNaN(value)) return '–'
+  const digits = value >= 100 ? 0 : value >= 10 ? 1 : 2
+  return value.toFixed(digits)
+}
+
+const COLOURS: Record<ToolName, string> = { realize: '#2563eb', syncthing: '#94a3b8', rsync: '#94a3b8', cp: '#cbd5e1' }
+const WIDTH = 760
+const BAR_LEFT = 110
+const BAR_WIDTH_MAX = 540
+const BAR_HEIGHT = 18
+const LINE_HEIGHT = 26
+
+/** Bars of the headline figures, each case on its own scale. */
+export function toSvg(results: Results): string {
+  const parts: string[] = []
+  let y = 30
+  for (const result of results.cases) {
+    const bars = result.tools
+      .map(({ tool }) => ({ tool, value: headlineOf(result, tool) }))
+      .filter((bar): bar is { tool: ToolName; value: number } => bar.value !== undefined)
+    if (bars.length === 0) continue
+    const greatest = Math.max(...bars.map(bar => bar.value))
+    parts.push(
+      `<text x="16" y="${y}" font-weight="bold">${escapeXml(`${result.name}: ${COLUMNS[HEADLINE[result.name]]}`)}</text>`,
+    )
+    parts.push(`<text x="16" y="${y + 16}" font-size="11" fill="#475569">${escapeXml(result.title)}</text>`)
+    y += 28
+    for (const { tool, value } of bars) {
+      const width = Math.max(1, (value / greatest) * BAR_WIDTH_MAX)
+      parts.push(
+        `<text x="${BAR_LEFT - 8}" y="${y + 13}" text-anchor="end">${tool}</text>`,
+        `<rect x="${BAR_LEFT}" y="${y}" width="${width.toFixed(1)}" height="${BAR_HEIGHT}" rx="2" fill="${COLOURS[tool]}"/>`,
+        `<text x="${(BAR_LEFT + width + 6).toFixed(1)}" y="${y + 13}">${format(value)}</text>`,
+      )
+      y += LINE_HEIGHT
+    }
+    y += 26
+  }
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${y}" viewBox="0 0 ${WIDTH} ${y}" font-family="system-ui, sans-serif" font-size="13" fill="#0f172a">`,
+    `<rect width="${WIDTH}" height="${y}" fill="#ffffff"/>`,
+    ...parts,
+    '</svg>',
+    '',
+  ].join('\n')
+}
+
+function escapeXml(text: string): string {
+  return text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
+}

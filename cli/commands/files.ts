@@ -1,0 +1,112 @@
+/** `ls`, `cat`, `versions`, `restore`. */
+import { CONTROL_READ_BYTES_MAX, type ControlParams } from '../../protocol/control.ts'
+import { SyncError } from '../../protocol/error.ts'
+import type { ControlClient } from '../client.ts'
+import { type Context, withService } from '../context.ts'
+import { saveNew } from '../save.ts'
+import { entryLines, versionLines } from '../show.ts'
+import { parseFileTarget, parseTarget } from '../target.ts'
+import { safe, sizeText } from '../text.ts'
+
+/** `cat --json` holds the content in one document. */
+const CAT_JSON_BYTES_MAX = 64 * 1024 * 1024
+
+export async function ls(context: Context, target: string): Promise<void> {
+  const { arena, path } = parseTarget(target)
+  await withService(context, async client => {
+    const result = await client.call('ls', { arena, ...(path === undefined ? {} : { path }) })
+    await context.answer(result, () => entryLines(result.entries, path, context.view()))
+  })
+}
+
+export async function cat(context: Context, target: string, range: { offset: number; length?: number }): Promise<void> {
+  const { arena, path } = parseFileTarget(target)
+  await withService(context, async client => {
+    const parts = contentOf(client, { arena, path }, range.offset, range.length)
+    if (!context.json) {
+      for await (const { bytes } of parts) await context.write(bytes)
+      return
+    }
+    const all: Buffer[] = []
+    let size = 0
+    let held = 0
+    for await (const part of parts) {
+      held += part.bytes.length
+      if (held > CAT_JSON_BYTES_MAX)
+        throw new SyncError(
+          'limit_exceeded',
+          `more than ${sizeText(CAT_JSON_BYTES_MAX)}: use --offset and --length, or leave --json out`,
+        )
+      all.push(part.bytes)
+      size = part.size
+    }
+    await context.printJson({ arena, path, offset: range.offset, size, data: Buffer.concat(all).toString('base64') })
+  })
+}
+
+export async function versions(context: Context, target: string): Promise<void> {
+  const { arena, path } = parseFileTarget(target)
+  await withService(context, async client => {
+    const result = await client.call('versions', { arena, path })
+    await context.answer(result, () =>
+      result.versions.length === 0
+        ? [safe`no former version of ${arena}:${path} is kept here`]
+        : [
+            ...versionLines(result.versions, context.view()),
+            '`realize restore ARENA:PATH --version V` brings one back, `--to FILE` puts it elsewhere',
+          ],
+    )
+  })
+}
+
+export async function restore(
+  context: Context,
+  target: string,
+  options: { version: string; to?: string },
+): Promise<void> {
+  const { arena, path } = parseFileTarget(target)
+  const { version, to } = options
+  await withService(context, async client => {
+    if (to === undefined) {
+      const result = await client.call('restore', { arena, path, version })
+      return context.answer(result, () => [safe`${arena}:${path} is as it was in version ${version}`])
+    }
+    let bytes = 0
+    await saveNew(to, 0o666, async file => {
+      for await (const part of contentOf(client, { arena, path, version }, 0, undefined)) {
+        await file.writeFile(part.bytes)
+        bytes += part.bytes.length
+      }
+    })
+    return context.answer({ file: to, bytes }, () => [safe`wrote ${to}: ${sizeText(bytes)}`])
+  })
+}
+
+/** Content from `offset` on, in parts; undefined length: to its end. Throws `blob_changed` if its size changes meanwhile. */
+async function* contentOf(
+  client: ControlClient,
+  what: Pick<ControlParams<'read'>, 'arena' | 'path' | 'version'>,
+  offset: number,
+  length: number | undefined,
+): AsyncIterable<{ bytes: Buffer; size: number }> {
+  let position = offset
+  let left = length ?? Number.POSITIVE_INFINITY
+  let size: number | undefined
+  do {
+    const part = await client.call('read', {
+      ...what,
+      offset: position,
+      length: Math.min(left, CONTROL_READ_BYTES_MAX),
+    })
+    if (size !== undefined && size !== part.size)
+      throw new SyncError('blob_changed', `${what.arena}:${what.path} was changed while it was read: try again`)
+    size = part.size
+    const bytes = Buffer.from(part.data, 'base64')
+    if (bytes.length === 0 && !part.eof && left > 0)
+      throw new SyncError('internal', `the service gave nothing at ${position} of ${what.arena}:${what.path}`)
+    yield { bytes, size }
+    position += bytes.length
+    left -= bytes.length
+    if (part.eof) return
+  } while (left > 0)
+}

@@ -1,0 +1,52 @@
+/** Every limit on what comes from outside or grows. Bytes unless the name says otherwise. */
+
+/** One leaf of a Merkle tree. */
+export const LEAF_BYTES = 128 * 1024
+/** Leaves below one node of the group level: 512 MiB of content; its leaf hashes are 128 KiB. */
+export const GROUP_LEAVES = 4096
+/** Largest file: 4096 groups of 512 MiB. */
+export const FILE_BYTES_MAX = 4096 * GROUP_LEAVES * LEAF_BYTES
+
+/** JSON header of one frame. */
+export const HEADER_BYTES_MAX = 2 * 1024 * 1024
+/** Binary payload of one frame. */
+export const PAYLOAD_BYTES_MAX = 2 * 1024 * 1024
+/** Frames before a peer has said who it is (`hello`), header and payload together. */
+export const GREETING_BYTES_MAX = 16 * 1024
+
+export const NAME_BYTES_MAX = 255
+/** A whole path in an arena. LMDB's key limit is 1978 at its page size of 4096. */
+export const PATH_BYTES_MAX = 1900
+export const PATH_DEPTH_MAX = 256
+export const LINK_TARGET_BYTES_MAX = 4095
+
+/** Replicas in one version vector. */
+export const VECTOR_MAX = 1000
+/** A count of a replica; 2^48 changes are nine years at a million a second. */
+export const COUNT_MAX = 2 ** 48
+
+/** Entries in one batch of the feed. */
+export const FEED_ENTRIES_MAX = 1000
+/** JSON bytes of the entries of one batch, as a target for the sender. */
+export const FEED_BYTES_TARGET = 1024 * 1024
+/** Batches sent and not yet acknowledged. */
+export const FEED_WINDOW = 4
+
+/** Blobs asked for in one `fetch_blobs`. */
+export const FETCH_BLOBS_MAX = 1024
+/** A blob up to this size travels whole in a pack; larger ones travel as leaves. */
+export const PACKED_BLOB_BYTES_MAX = LEAF_BYTES
+/** Content of one pack, as a target for the one who asks. */
+export const PACK_BYTES_TARGET = 1024 * 1024
+/** Leaves asked for in one `fetch_leaves`: 8 MiB. */
+export const FETCH_LEAVES_MAX = 64
+/** Leaves in one `leaves` message: 1 MiB. */
+export const LEAVES_PER_MESSAGE = 8
+/** Requests of one peer that may be open at once. More is a breach of the protocol. */
+export const REQUESTS_MAX = 64
+
+/** Arenas that one connection can carry. */
+export const ARENAS_MAX = 1000
+/** Nanoseconds since 1970 that an mtime may have: years 1900 to 2261, so that hostile values cannot reach a disk. */
+export const MTIME_NS_MIN = -2_208_988_800_000_000_000n
+export const MTIME_NS_MAX = 9_200_000_000_000_000_000n

@@ -1,0 +1,187 @@
+/**
+ * What actors of one peer say to each other over MessagePorts. Both ends are ours and of one build, so
+ * these are types without validators; what came from another peer inside them has passed `wire.parse`.
+ *
+ * ```
+ * supervisor ── ArenaCommand / ArenaReport ── arena          (one port for each arena)
+ * supervisor ── PeerCommand / PeerReport ──── peer thread    (one port for each thread)
+ * arena ─────── ToPeer / FromPeer ─────────── connection     (one port for each arena and connection)
+ * ```
+ */
+import type { MessagePort } from 'node:worker_threads'
+import type { Failure } from './error.ts'
+import type { ArenaName, Author, BlobHash, PeerId } from './ids.ts'
+import type { LogEvent, LogFields } from './log.ts'
+import type { ArenaStatus, HistoryEvent } from './status.ts'
+import type { ArenaWireMessage } from './wire.ts'
+
+// Supervisor ⇄ arena
+
+/** An arena's settings, as the configuration says or its defaults. */
+export interface ArenaSettings {
+  name: ArenaName
+  /** Absolute path of the root, or null: nothing real here. */
+  root: string | null
+  /** Folder of this arena's store. */
+  storePath: string
+  /** This peer as an author of versions. */
+  author: Author
+  /** Peers that may see and change the arena. */
+  peers: PeerId[]
+  ignore: string[]
+  conflicts: 'keep-both' | 'newest' | 'local'
+  versions: { keepMs: number; bytesMax: number }
+  /** A scan that would delete more than this part of the entries, 0 to 1, stops the arena and asks. */
+  guardDeletes: number
+  rescanMs: number
+  paused: boolean
+}
+
+/** A user's command, from the control socket; answered by one `reply` with the same id. Methods and results: protocol/control.ts. */
+export interface ArenaControl {
+  type: 'control'
+  id: number
+  method: string
+  params: Record<string, unknown>
+}
+
+export type ArenaCommand =
+  | ArenaControl
+  | { type: 'settings'; settings: ArenaSettings }
+  /** A connection with a peer that may have this arena; `port` speaks ToPeer / FromPeer. */
+  | { type: 'peer_opened'; peer: PeerId; peerName: string; connection: number; port: MessagePort }
+  /** From the watcher: these paths (relative to the root) may have changed. `null`: anything may have. */
+  | { type: 'touched'; paths: string[] | null }
+  /** The watcher works (`null`) or does not, and why: then the arena scans more often. */
+  | { type: 'watcher'; fault: string | null }
+  | { type: 'hashed'; id: number; results: HashResult[] }
+  | { type: 'stop' }
+
+export type ArenaReport =
+  | { type: 'ready' }
+  | { type: 'reply'; id: number; result: unknown }
+  | { type: 'refused'; id: number; failure: Failure }
+  | { type: 'status'; status: ArenaStatus }
+  | { type: 'history'; event: HistoryEvent }
+  | { type: 'log'; event: LogEvent; fields: LogFields }
+  | { type: 'count'; counters: Record<string, number> }
+  | { type: 'hash'; id: number; tasks: HashTask[] }
+  | { type: 'stopped' }
+
+// Arena → hasher pool (through the supervisor)
+
+/** Hash one file, or one part of it. `path` is absolute; it is opened without following a symlink at its end. */
+export interface HashTask {
+  path: string
+  /** First leaf and number of leaves; the last part may be shorter than it says. */
+  from: number
+  count: number
+  /** The size and mtime that the file must have before and after, or the answer is `changed`. */
+  size: number
+  mtimeNs: bigint
+  ino: bigint
+}
+/** `leaves`: 32 bytes for each leaf of the part. */
+export type HashResult = { leaves: Uint8Array } | { changed: true } | { failure: Failure }
+
+// Arena ⇄ connection
+
+export type ToPeer =
+  /** Goes out as one frame. `payload` is transferred. */
+  | { type: 'send'; header: ArenaWireMessage; payload?: Uint8Array }
+  /**
+   * Answer a `fetch_leaves`: read leaves [from, from + count) from `fd` and send them as `leaves` messages.
+   * The connection owns the descriptor from here on and closes it.
+   */
+  | { type: 'upload'; id: number; fd: number; size: number; from: number; count: number; urgent: boolean }
+  /**
+   * Ask for leaves, verify each against `leaves` (32 bytes each, for [from, from + count)), write them to `fd` at
+   * their place. The connection owns the descriptor from here on and closes it. Answered with `stored` for
+   * each message that came, then `downloaded` or `download_failed`.
+   */
+  | {
+      type: 'download'
+      id: number
+      hash: BlobHash
+      fd: number
+      size: number
+      from: number
+      count: number
+      leaves: Uint8Array
+      urgent: boolean
+    }
+  /** The arena has broken off with this peer. The connection drops the port and its transfers. */
+  | { type: 'detach' }
+  /** The peer broke the protocol: close the connection with this reason. */
+  | { type: 'refuse'; failure: Failure }
+
+export type FromPeer =
+  /** A message of the arena, form checked. `leaves` messages of a `download` do not appear here. */
+  | { type: 'wire'; header: ArenaWireMessage; payload?: Uint8Array }
+  | { type: 'stored'; id: number; from: number; count: number }
+  | { type: 'downloaded'; id: number }
+  | { type: 'download_failed'; id: number; failure: Failure }
+  | { type: 'closed'; failure: Failure }
+
+// Supervisor ⇄ peer thread
+
+export interface PeerSettings {
+  /** This peer. */
+  id: PeerId
+  name: string
+  software: string
+  /** PEM. */
+  key: string
+  certificate: string
+  addresses: string[]
+}
+
+export type PeerCommand =
+  | { type: 'settings'; settings: PeerSettings }
+  /** Dial an address (host:port) and demand exactly this key. Ends in `opened`, or `paired` with `pair`, or `closed`. */
+  | { type: 'dial'; connection: number; peer: PeerId; address: string; rate: Rate; pair: PairAttempt | null }
+  /**
+   * Take over an accepted TCP connection by its descriptor, a duplicate that the thread owns. A key of `household` may
+   * sync; any other may only pair, and only while there are `invites`. Ends in `opened`, `pairing` or `closed`.
+   */
+  | { type: 'accept'; connection: number; fd: number; address: string; household: PeerId[]; invites: PairAttempt[] }
+  /** Answer to `pairing`: the peer is in the household now; tell it so, with what is shared. */
+  | { type: 'pair_accept'; connection: number; arenas: SharedArena[] }
+  /** This connection carries this arena; `port` speaks FromPeer / ToPeer with it. */
+  | { type: 'attach'; connection: number; arena: ArenaName; port: MessagePort }
+  | { type: 'rate'; connection: number; rate: Rate }
+  | { type: 'close'; connection: number; failure: Failure }
+  | { type: 'stop' }
+
+export interface SharedArena {
+  name: ArenaName
+  conflicts: 'keep-both' | 'newest'
+}
+
+/** Bytes a second; 0: no limit. */
+export interface Rate {
+  up: number
+  down: number
+}
+
+export interface PairAttempt {
+  /** 16 hex digits. */
+  invite: string
+  /** 32 hex digits. */
+  secret: string
+}
+
+export type PeerReport =
+  | { type: 'ready' }
+  /** TLS is up, keys checked, hellos exchanged. `addresses`: where the peer says it can be dialled. */
+  | { type: 'opened'; connection: number; peer: PeerId; name: string; addresses: string[] }
+  /** Somebody proved that it knows the invite's secret. Until `pair_accept` or `close` it waits. */
+  | { type: 'pairing'; connection: number; invite: string; peer: PeerId; name: string; addresses: string[] }
+  /** We joined: the inviter proved the same. The connection closes by itself. */
+  | { type: 'paired'; connection: number; peer: PeerId; name: string; addresses: string[]; arenas: SharedArena[] }
+  /** The connection is gone, or never came to be; `failure.code` says why. Last word on a connection. */
+  | { type: 'closed'; connection: number; failure: Failure }
+  /** Payload and header bytes since the last report. About once a second while there is traffic. */
+  | { type: 'traffic'; connection: number; up: number; down: number }
+  | { type: 'log'; event: LogEvent; fields: LogFields }
+  | { type: 'count'; counters: Record<string, number> }

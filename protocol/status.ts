@@ -1,0 +1,105 @@
+/** What `status`, `ls`, `conflicts`, `versions` and `history` show of an arena: the results of an arena's control methods. */
+import type { ArenaName, EntryPath, PeerId } from './ids.ts'
+
+/** A path with the reason why it is not as it should be. */
+export interface Problem {
+  path: EntryPath | string
+  reason: string
+  /** A `note` is worth knowing and keeps nobody from consensus. */
+  note?: boolean
+}
+
+export interface ArenaStatus {
+  name: ArenaName
+  path: string | null
+  state: 'idle' | 'scanning' | 'syncing' | 'paused' | 'guarded' | 'failed'
+  /** Why it is not simply working, and what to do; null when it is. */
+  reason: string | null
+  /** All connected peers have equal roots, nothing is pending on any side. True also with no peer connected, if nothing is pending here. */
+  consensus: boolean
+  /** Why there is no consensus, one line a cause. */
+  missing: string[]
+  /** Merkle root over living entries, 64 hex digits. */
+  root: string
+  /** Living files, all bytes of them, and the bytes of them that are real here. */
+  files: number
+  bytes: number
+  realBytes: number
+  cachedBytes: number
+  /** What is still to come here. */
+  needFiles: number
+  needBytes: number
+  conflicts: number
+  /** At most PROBLEMS_MAX of them; `problemCount` is all. */
+  problems: Problem[]
+  problemCount: number
+  /** How the scan goes on, or null. */
+  scan: { done: number } | null
+  peers: ArenaPeerStatus[]
+}
+export const PROBLEMS_MAX = 100
+
+export interface ArenaPeerStatus {
+  id: PeerId
+  name: string
+  /** Their root equals ours and nothing is pending there. */
+  consensus: boolean
+  pending: number
+  /** Entries of ours that they have not yet taken, and of theirs that we have not. */
+  toSend: number
+  toReceive: number
+  /** Why nothing flows (policy differs, not allowed), or null. */
+  reason: string | null
+}
+
+export type HistoryAction = 'created' | 'edited' | 'renamed' | 'deleted' | 'received' | 'removed' | 'conflicted' | 'restored' | 'resolved'
+
+/** One line of the human-readable log of what happened here. */
+export interface HistoryEvent {
+  /** Grows by one in each arena. */
+  number: number
+  /** Milliseconds since 1970. */
+  atMs: number
+  arena: ArenaName
+  action: HistoryAction
+  path: EntryPath
+  /** The former path of `renamed`; the conflict copy of `conflicted`. */
+  other?: EntryPath
+  /** Author of the version: who made it. */
+  author: string
+  size?: number
+}
+
+export interface ListedEntry {
+  path: EntryPath
+  type: 'file' | 'dir' | 'symlink'
+  size: number
+  /** Milliseconds since 1970. */
+  mtimeMs: number
+  exec: boolean
+  mark: 'real' | 'pinned' | 'unreal'
+  /** Bytes of it that are on this disk. */
+  here: number
+  target?: string
+  /** Why it is not as known, if so. */
+  problem?: string
+}
+
+export interface ListedConflict {
+  path: EntryPath
+  copy: EntryPath
+  size: number
+  mtimeMs: number
+  author: string
+}
+
+export interface ListedVersion {
+  /** Names the version in `restore --version`. */
+  version: string
+  path: EntryPath
+  size: number
+  mtimeMs: number
+  /** When it was replaced or deleted here. */
+  keptMs: number
+  hash: string
+}
