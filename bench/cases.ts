@@ -33,6 +33,11 @@ export interface CaseSettings {
 }
 
 export interface Case {
+  /**
+   * What it leaves on the disk stays until all is measured: ext4 does not give out an inode again for minutes after its file was
+   * deleted, and looks for others one by one, so that whoever creates files next pays for it many times over.
+   */
+  readonly manyFiles: boolean
   /** Says what is done, for the report. */
   readonly title: (settings: Pick<CaseSettings, 'scale' | 'edits' | 'idleSeconds'>) => string
   /** Why this tool has no figure, or null. */
@@ -57,6 +62,7 @@ const IDLE_PAUSE_MS = 15_000
 
 export const CASES: Record<CaseName, Case> = {
   small: {
+    manyFiles: true,
     title: ({ scale }) => `${count(SMALL_FILES * scale)} files of 1 to 16 KiB, from nothing to the same and durable`,
     excludes: () => null,
     run: (tool, settings) =>
@@ -65,6 +71,7 @@ export const CASES: Record<CaseName, Case> = {
       ),
   },
   big: {
+    manyFiles: false,
     title: ({ scale }) =>
       `One file of ${count((BIG_BYTES * scale) / 1024 ** 2)} MiB of random bytes, durable at the end`,
     excludes: () => null,
@@ -72,12 +79,14 @@ export const CASES: Record<CaseName, Case> = {
       carryFolder(tool, settings, 'big', folder => makeBigFile(folder, Math.ceil(BIG_BYTES * settings.scale))),
   },
   edit: {
+    manyFiles: true,
     title: ({ edits }) =>
       `${count(edits)} edits of 1 KiB in place on a quiet system of ${count(EDIT_FILES)} files: from the write on A to the content visible on B`,
     excludes: needsWatching,
     run: runEdits,
   },
   idle: {
+    manyFiles: true,
     title: ({ scale, idleSeconds }) =>
       `A service over ${count(IDLE_FILES * scale)} files at rest, watched for ${idleSeconds} s`,
     excludes: needsWatching,
@@ -206,7 +215,7 @@ async function runIdle(tool: Tool, settings: CaseSettings): Promise<Figures> {
     await alone.settled(expected)
     const scannedMs = performance.now()
     await pause(IDLE_PAUSE_MS)
-    const afterScan = residentOf(first)
+    const afterScan = residentOf(first).residentBytes
     await alone.stop()
 
     const startedMs = performance.now()
@@ -218,7 +227,8 @@ async function runIdle(tool: Tool, settings: CaseSettings): Promise<Figures> {
     await pause(settings.idleSeconds * 1000)
     const cpuSeconds = cpuSecondsOf(pid) - cpuBefore
     return {
-      rss_mb: residentOf(pid) / 1e6,
+      rss_mb: residentOf(pid).residentBytes / 1e6,
+      private_mb: residentOf(pid).privateBytes / 1e6,
       cpu_percent: (100 * cpuSeconds) / settings.idleSeconds,
       rss_after_first_scan_mb: afterScan / 1e6,
       first_scan_s: (scannedMs - addedMs) / 1000,
@@ -240,8 +250,14 @@ function costOf(cost: { a: Cost; b: Cost }): Figures {
   return figures
 }
 
-function residentOf(pid: number): number {
-  return familyOf(pid).reduce((total, member) => total + memoryOf(member).residentBytes, 0)
+function residentOf(pid: number): { residentBytes: number; privateBytes: number } {
+  const total = { residentBytes: 0, privateBytes: 0 }
+  for (const member of familyOf(pid)) {
+    const memory = memoryOf(member)
+    total.residentBytes += memory.residentBytes
+    total.privateBytes += memory.privateBytes
+  }
+  return total
 }
 
 function count(number: number): string {

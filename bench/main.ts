@@ -102,13 +102,13 @@ async function measureCase(name: CaseName, tools: Tool[], options: Options, fold
   const results = new Map<Tool, ToolResult>(
     tools.map(tool => [tool, { tool: tool.name, excluded: definition.excludes(tool), runs: [], failures: [] }]),
   )
-  const inputs = join(folder, 'inputs')
+  const inputs = join(folder, `${name}-inputs`)
   mkdirSync(inputs)
   for (let round = 1; round <= options.rounds; round++) {
     for (const [tool, result] of results) {
       if (result.excluded !== null) continue
       progress(`${name} · round ${round} of ${options.rounds} · ${tool.name} …`)
-      const own = join(folder, 'run')
+      const own = join(folder, `${name}-${round}-${tool.name}`)
       mkdirSync(own)
       const settings: CaseSettings = { ...options, folder: own, inputs }
       try {
@@ -124,11 +124,10 @@ async function measureCase(name: CaseName, tools: Tool[], options: Options, fold
         result.failures.push(reason)
         progress(`    failed: ${reason}`)
       } finally {
-        rmSync(own, { recursive: true, force: true })
+        if (!definition.manyFiles) rmSync(own, { recursive: true, force: true })
       }
     }
   }
-  rmSync(inputs, { recursive: true, force: true })
   return { name, title: definition.title(options), tools: [...results.values()] }
 }
 

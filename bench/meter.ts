@@ -85,9 +85,11 @@ export function cpuSecondsOf(pid: number): number {
 }
 
 /** Memory of one process; zeros if it has ended. */
-export function memoryOf(pid: number): { residentBytes: number; peakBytes: number } {
+export function memoryOf(pid: number): { residentBytes: number; privateBytes: number; peakBytes: number } {
   const text = readQuietly(`/proc/${pid}/status`)
   return {
+    /** Without what belongs to files: programs and memory-mapped stores, which the system takes back when it needs to. */
+    privateBytes: Number(/^RssAnon:\s+(\d+) kB/mu.exec(text)?.[1] ?? 0) * 1024,
     residentBytes: Number(/^VmRSS:\s+(\d+) kB/mu.exec(text)?.[1] ?? 0) * 1024,
     peakBytes: Number(/^VmHWM:\s+(\d+) kB/mu.exec(text)?.[1] ?? 0) * 1024,
   }

@@ -11,7 +11,7 @@ import { hashSmall } from '../hasher/merkle.ts'
 import { conflictPath } from './conflict-name.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
-import { diskReason, Fetcher } from './fetch.ts'
+import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
 import { needsCopy, workFor } from './plan.ts'
@@ -24,13 +24,14 @@ import { stampOf } from './walk.ts'
 const ACTIVE_MAX = 4096
 const BATCH_MAX = 1000
 const BATCH_BYTES = 48 * 1024 * 1024
-/** A batch waits so long for more to come in. */
-const GATHER_MS = 25
+/** A batch waits so long for more while more is on its way: each costs a sync and two transactions. */
+const GATHER_MS = 100
 /** What could not be done is tried again after this long, doubling. */
 const RETRY_FIRST_MS = 500
 const RETRY_MAX_MS = 60_000
 /** Pending entries looked at in one step. */
 const PLAN_STEP = 512
+const PLAN_PAGE = 256
 
 /** One entry in the works. */
 interface Task {
@@ -64,8 +65,11 @@ export class Applier {
   #readySinceMs = 0
   /** In the batch that is being synced. */
   #syncing: Task[] | null = null
+  #syncingPaths: Set<EntryPath> | null = null
   /** Deletions of this pass: after all that may use what is deleted. */
   #removals: Task[] = []
+  /** Files that a ready task will move. */
+  readonly #moving = new Set<EntryPath>()
   /** Big blobs that lie complete in a slot. */
   readonly #placing = new Set<BlobHash>()
   #cursor: EntryPath | null = null
@@ -143,13 +147,15 @@ export class Applier {
       this.#removals = []
     }
     for (let looked = 0; looked < PLAN_STEP && this.#room; ) {
-      const page = store.pendingPage(this.#cursor, 64)
-      for (const entry of page) {
+      const page = store.pendingPage(this.#cursor, PLAN_PAGE)
+      for (const path of page) {
+        this.#cursor = path
+        if (this.#inWorks(path)) continue
         looked++
-        this.#cursor = entry.path
-        if (!this.#inWorks(entry)) this.#consider(entry)
+        const entry = store.entry(path)
+        if (entry?.pending) this.#consider(entry)
       }
-      if (page.length < 64) {
+      if (page.length < PLAN_PAGE) {
         this.#passing = false
         this.#retryLater()
         return
@@ -157,15 +163,21 @@ export class Applier {
     }
   }
 
-  #inWorks(entry: Entry): boolean {
-    const { path, known } = entry
-    if (this.#syncing?.some(task => task.path === path)) return true
-    const task = this.#fetching.get(path) ?? this.#ready.get(path)
-    if (!task) return false
-    if (sameContent(task.known.content, known.content) && mtimeOf(task.known.content) === mtimeOf(known.content)) return true
-    // Something newer became known: what was on its way is not wanted any more.
-    this.#cancel(task)
-    return false
+  #inWorks(path: EntryPath): boolean {
+    return this.#fetching.has(path) || this.#ready.has(path) || (this.#syncingPaths?.has(path) ?? false)
+  }
+
+  /** Something else became known of these: what was on its way to them is not wanted any more. */
+  known(paths: readonly EntryPath[]): void {
+    const { store } = this.#context
+    for (const path of paths) {
+      const task = this.#fetching.get(path) ?? this.#ready.get(path)
+      const known = task && store.entry(path)?.known
+      if (!task || !known) continue
+      if (sameContent(task.known.content, known.content) && mtimeOf(task.known.content) === mtimeOf(known.content)) continue
+      this.#cancel(task)
+    }
+    this.again()
   }
 
   #cancel(task: Task): void {
@@ -176,7 +188,7 @@ export class Applier {
     if (this.#ready.delete(task.path)) {
       this.#readyBytes -= task.bytes
       if (task.slot) disk.stageRemove(task.slot)
-      if (task.known.content.type === 'file') this.#placing.delete(task.known.content.hash)
+      this.#release(task)
     }
   }
 
@@ -185,7 +197,10 @@ export class Applier {
     const { store, timers, clock } = this.#context
     const left = store.state().totals.pending - this.#fetching.size - this.#ready.size - this.#removals.length
     if (this.#progress) this.#retries = 0
-    if (left <= 0) return
+    if (left <= 0) {
+      if (store.state().totals.pending === 0 && this.#syncing === null) this.#fetch.sweep()
+      return
+    }
     const waitMs = Math.min(RETRY_FIRST_MS * 2 ** this.#retries, RETRY_MAX_MS)
     this.#retries++
     timers.soon('apply', clock.nowMs() + waitMs, () => this.again())
@@ -274,7 +289,10 @@ export class Applier {
     for (const path of store.withHash(content.hash, 8)) {
       const source = store.entry(path)
       if (!source || this.#local.unsettled(path)) continue
-      if (path !== entry.path && this.#movable(source, entry)) return this.#makeReady({ ...task, from: path })
+      if (path !== entry.path && this.#movable(source, entry)) {
+        this.#moving.add(path)
+        return this.#makeReady({ ...task, from: path })
+      }
       if (this.#copyFrom(source, task, content)) return
     }
     // On its way to another path: it can be copied from there.
@@ -288,7 +306,7 @@ export class Applier {
   /** A file that is itself about to be deleted, with nothing to keep of it, can become the new one by a rename. */
   #movable(source: Entry, target: Entry): boolean {
     if (source.known.content.type !== 'gone' || !source.pending || living(target.have) || source.stamp === null) return false
-    for (const task of this.#ready.values()) if (task.from === source.path) return false
+    if (this.#moving.has(source.path)) return false
     return living(source.have) && includes(source.known.vector, source.have.vector)
   }
 
@@ -371,7 +389,7 @@ export class Applier {
     for (const folder of ancestorsOf(path)) {
       const entry = store.entry(folder)
       if (entry && (showsFolder(entry) || this.#ready.has(folder))) continue
-      if (this.#syncing?.some(task => task.path === folder)) continue
+      if (this.#syncingPaths?.has(folder)) continue
       if (entry && living(entry.known) && entry.known.content.type !== 'dir' && entry.have === entry.known) {
         // A file won where something lives below: it makes room, if this peer knows all that there is.
         if (!this.#caughtUp() || !this.#displace(entry)) return false
@@ -461,15 +479,17 @@ export class Applier {
     this.#ready = new Map()
     this.#readyBytes = 0
     this.#syncing = tasks
+    this.#syncingPaths = new Set(tasks.map(task => task.path))
     // Only what was staged must be durable before it gets a name.
     if (!tasks.some(task => task.slot !== null)) return this.#endBatch(tasks)
     disk.sync(error => {
       if (this.#syncing !== tasks) return
       if (error) {
         this.#syncing = null
+        this.#syncingPaths = null
         for (const task of tasks) this.#problem(task.path, diskReason(error))
         for (const task of tasks) this.#discard(task)
-        for (const { known } of tasks) if (known.content.type === 'file') this.#placing.delete(known.content.hash)
+        for (const task of tasks) this.#release(task)
         this.#retryLater()
         return this.#events.changed()
       }
@@ -480,14 +500,14 @@ export class Applier {
 
   #endBatch(tasks: Task[]): void {
     this.#syncing = null
+    this.#syncingPaths = null
     this.#run(tasks)
     this.again()
   }
 
   #remove(): void {
     // What a ready task is about to move is not removed.
-    const moving = new Set([...this.#ready.values()].map(task => task.from))
-    const tasks = this.#removals.filter(task => !moving.has(task.path)).sort((a, b) => compareTree(b.path, a.path))
+    const tasks = this.#removals.filter(task => !this.#moving.has(task.path)).sort((a, b) => compareTree(b.path, a.path))
     this.#removals = []
     for (let at = 0; at < tasks.length; at += BATCH_MAX) this.#run(tasks.slice(at, at + BATCH_MAX))
     this.#wakeDormant(tasks)
@@ -532,7 +552,13 @@ export class Applier {
       }
     }
     this.#conclude(done, dropped)
-    for (const { known } of tasks) if (known.content.type === 'file') this.#placing.delete(known.content.hash)
+    for (const task of tasks) this.#release(task)
+  }
+
+  /** The task is over, however it ended. */
+  #release({ known, from }: Task): void {
+    if (known.content.type === 'file') this.#placing.delete(known.content.hash)
+    if (from !== null) this.#moving.delete(from)
   }
 
   #discard(task: Task): void {
@@ -830,7 +856,7 @@ export class Applier {
     if (done.length > 0) log(this.#context, 'intent_finished', { finished: done.length, dropped: dropped.length })
     for (const slot of disk.stageList()) {
       // Parts of big blobs are kept, to go on from there.
-      if (!slot.startsWith('b-')) disk.stageRemove(slot)
+      if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
     }
   }
 

@@ -98,7 +98,7 @@ export class Arena {
       context,
       parts.digest,
       {
-        pending: () => this.#apply.again(),
+        pending: paths => this.#apply.known(paths),
         sources: (peer, paths) => this.#sources(peer, paths),
         peerChanged: () => this.#statusSoon(),
       },

@@ -45,8 +45,8 @@ export interface PeerSession {
 }
 
 export interface FeedEvents {
-  /** Entries became known that are not on the disk. */
-  pending(): void
+  /** These became known and are not on the disk. */
+  pending(paths: readonly EntryPath[]): void
   /** A peer says that it has the content of these. */
   sources(peer: PeerId, paths: readonly EntryPath[]): void
   peerChanged(): void
@@ -326,14 +326,14 @@ export class Feed {
     const versions = message.entries.map(entry => fromWire(entry, policy))
     const sources: EntryPath[] = []
     const before = store.peer(peer)
-    let pending = false
+    const pending: EntryPath[] = []
     let fresh = 0
     const cursor: Cursor = { replica: session.theirs.replica, session: session.theirs.session, seq: message.to }
     store.transact(writer => {
       message.entries.forEach((wire, index) => {
         const outcome = this.#learn(writer, peer, wire.path, versions[index] as Version)
         if (outcome !== 'nothing') fresh++
-        if (outcome === 'pending') pending = true
+        if (outcome === 'pending') pending.push(wire.path)
         if (wire.has) sources.push(wire.path)
       })
       writer.putPeer(peer, { acknowledged: before?.acknowledged ?? null, read: cursor })
@@ -355,7 +355,7 @@ export class Feed {
       })
     })
     if (sources.length > 0) this.#events.sources(peer, sources)
-    if (pending) this.#events.pending()
+    if (pending.length > 0) this.#events.pending(pending)
     if (fresh > 0) this.pump()
     this.stateSoon()
     this.#events.peerChanged()

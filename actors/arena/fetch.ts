@@ -26,6 +26,8 @@ const DOWNLOADS_MAX = 4
 /** Leaves looked at in one step when a transfer is resumed or an old version reused: 4 MiB. */
 const STEP_LEAVES = 32
 const HASH = 32
+/** Slots of big blobs outlive a restart, to go on from there. */
+export const BIG_SLOT = 'b-'
 const RETRY_FIRST_MS = 1_000
 const RETRY_MAX_MS = 60_000
 
@@ -150,6 +152,15 @@ export class Fetcher {
     }
   }
 
+  /** Parts of blobs that nobody wants any more. Call when nothing is pending. */
+  sweep(): void {
+    if (!this.#swept && this.outstanding === 0) {
+      this.#swept = true
+      for (const slot of this.#context.disk.stageList()) if (slot.startsWith(BIG_SLOT)) this.#context.disk.stageRemove(slot)
+    }
+  }
+  #swept = false
+
   #drop(download: Download): void {
     this.#downloads.delete(download.want.hash)
     if (download.base) this.#context.disk.close(download.base.fd)
@@ -216,6 +227,8 @@ export class Fetcher {
     for (const download of [...this.#downloads.values()]) {
       try {
         this.#advance(download)
+        // What this disk could give has been taken: ask for the rest in the same step.
+        if (download.phase === 'fetch' && this.#downloads.has(download.want.hash)) this.#askLeaves(download)
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
         this.#giveUp(download, `cannot write to the disk (${error.code})`)
@@ -341,11 +354,12 @@ export class Fetcher {
   // Big blobs
 
   static slotOf(hash: BlobHash): string {
-    return `b-${hash}`
+    return `${BIG_SLOT}${hash}`
   }
 
   #begin(want: Want): void {
     const leaves = leafCount(want.size)
+    this.#swept = false
     const known = this.#context.store.leaves(want.hash)
     const usable = known && known.length === leaves * HASH && rootOf(want.size, known) === want.hash
     this.#downloads.set(want.hash, {
@@ -374,7 +388,7 @@ export class Fetcher {
       case 'reuse':
         return this.#reuse(download)
       case 'fetch':
-        return this.#askLeaves(download)
+        return
       default:
         download.phase satisfies never
     }

@@ -27,7 +27,7 @@ const SETTLE_MAX_MS = 10_000
 /** Bytes of one hash request to the pool, files in it, and requests at once. */
 const HASH_BYTES = 64 * 1024 * 1024
 const HASH_BATCH_BYTES = 8 * 1024 * 1024
-const HASH_BATCH_FILES = 256
+const HASH_BATCH_FILES = 1000
 const HASH_REQUESTS_MAX = 6
 /** So few bytes are hashed here and now: the way to the pool would take longer. */
 const INLINE_BYTES = 1024 * 1024
@@ -171,7 +171,7 @@ export class LocalChanges {
       this.#touched.size > 0 ||
       (this.#rescanAsked && !this.#walks.some(item => item.full)) ||
       (this.#walks.length > 0 && this.#looks.size < LOOKS_MAX) ||
-      (this.#looks.size > 0 && this.#hashing.size < HASH_REQUESTS_MAX) ||
+      (this.#looks.size > 0 && this.#hashing.size < HASH_REQUESTS_MAX && this.#walks.length === 0) ||
       this.#ready.length > 0
     )
   }
@@ -474,6 +474,8 @@ export class LocalChanges {
     const { disk } = this.#context
     let bytes = 0
     for (const look of this.#looks.values()) bytes += look.stat.size
+    // More is being found: a fuller batch costs less than several small ones.
+    if (this.#finding && bytes < HASH_BATCH_BYTES && this.#looks.size < HASH_BATCH_FILES) return
     const inline = bytes <= INLINE_BYTES && this.#looks.size <= INLINE_FILES && this.#hashing.size === 0
     let batch: Hashing[] = []
     let batchTasks: HashTask[] = []
@@ -557,7 +559,12 @@ export class LocalChanges {
 
   // Committing
 
+  get #finding(): boolean {
+    return this.#walks.length > 0 || this.#touched.size > 0
+  }
+
   #commitReady(): void {
+    if (this.#finding && this.#ready.length < COMMIT_MAX / 2) return
     while (this.#ready.length > 0) this.#commit(this.#ready.splice(0, COMMIT_MAX))
     this.#endScanWhenCommitted()
   }

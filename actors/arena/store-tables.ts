@@ -153,7 +153,7 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     },
     pendingPage(after, limit) {
       const rows = tables.range('pending', after ? successor(treeKey(after)) : null, null, limit)
-      return rows.flatMap(row => entry(row.value as EntryPath) ?? [])
+      return rows.map(row => row.value as EntryPath)
     },
     intents: () => tables.range('intents', null, null, Number.MAX_SAFE_INTEGER).map(row => unpackIntent(pathOf(row.key), row.value)),
     leaves: hash => tables.get('leaves', Buffer.from(hash, 'hex')) as Uint8Array | undefined,

@@ -138,8 +138,8 @@ export interface Store {
   feed(after: number, limit: number): Entry[]
   /** Paths whose `have` is a file with this hash; at most `limit`. */
   withHash(hash: BlobHash, limit: number): EntryPath[]
-  /** Pending entries in tree order. */
-  pendingPage(after: EntryPath | null, limit: number): Entry[]
+  /** Paths of pending entries in tree order. */
+  pendingPage(after: EntryPath | null, limit: number): EntryPath[]
   intents(): Intent[]
   /** Leaf hashes, 32 bytes each, of a blob of several leaves. */
   leaves(hash: BlobHash): Uint8Array | undefined

@@ -29,6 +29,7 @@ export function createHasherPool(threads: number, workerFile = new URL('./worker
   /** A batch whose thread died is tried once more: a bad disk or a full memory should not fail what another thread can do. */
   async function runBatch(tasks: readonly HashTask[]): Promise<HashResult[]> {
     for (let attempt = 0; ; attempt++) {
+      if (closed) throw new Error('the hasher pool was closed')
       try {
         return (await piscina.run(tasks)) as HashResult[]
       } catch (error) {

@@ -149,7 +149,8 @@ export class Connection {
   attach(arena: ArenaName, port: MessagePort): void {
     if (this.#closing || this.#peer.state.is !== 'open') {
       const failure = this.#closing ?? { code: 'peer_closed', message: 'the connection is not open' }
-      return farewell(port, failure)
+      farewell(port, failure)
+      return
     }
     this.#guard(() => {
       this.#release(arena, null)
@@ -273,32 +274,36 @@ export class Connection {
     if (this.#closing) return
     switch (output.to) {
       case 'wire':
-        return this.#outbox.pushControl(encodeFrame(output.header))
+        this.#outbox.pushControl(encodeFrame(output.header))
+        return
       case 'wire_arena':
-        return this.#outbox.push(encodeFrame(output.header, output.payload))
+        this.#outbox.push(encodeFrame(output.header, output.payload))
+        return
       case 'arena': {
         const { header, payload } = output
-        return this.#toArena(
-          output.arena,
-          payload ? { type: 'wire', header, payload } : { type: 'wire', header },
-          payload,
-        )
+        this.#toArena(output.arena, payload ? { type: 'wire', header, payload } : { type: 'wire', header }, payload)
+        return
       }
       case 'download':
-        return this.#received(output)
+        this.#received(output)
+        return
       case 'download_failed': {
         const { code, reason } = output.failure
-        return this.#endDownload(output.request, { code: codeOf(code), message: reason })
+        this.#endDownload(output.request, { code: codeOf(code), message: reason })
+        return
       }
       case 'supervisor':
-        return this.#around.report({ ...output.report, connection: this.#number } as PeerReport)
+        this.#around.report({ ...output.report, connection: this.#number } as PeerReport)
+        return
       case 'reader':
         this.#reader.limits = FRAME_LIMITS
         return
       case 'close':
-        return this.#close({ code: codeOf(output.code), message: output.reason }, output.say)
+        this.#close({ code: codeOf(output.code), message: output.reason }, output.say)
+        return
       case 'log':
-        return this.#log(output.event, output.fields)
+        this.#log(output.event, output.fields)
+        return
       default:
         output satisfies never
     }
@@ -321,13 +326,17 @@ export class Connection {
   #fromArena(arena: ArenaName, message: ToPeer): void {
     switch (message.type) {
       case 'send':
-        return this.#run(machine.say(this.#peer, arena, message.header, message.payload))
+        this.#run(machine.say(this.#peer, arena, message.header, message.payload))
+        return
       case 'upload':
-        return this.#upload(arena, message)
+        this.#upload(arena, message)
+        return
       case 'download':
-        return this.#download(arena, message)
+        this.#download(arena, message)
+        return
       case 'detach':
-        return this.#detach(arena)
+        this.#detach(arena)
+        return
       case 'refuse':
         throw new SyncError(message.failure.code, message.failure.message)
       default:
@@ -360,7 +369,10 @@ export class Connection {
   #upload(arena: ArenaName, order: Extract<ToPeer, { type: 'upload' }>): void {
     const upload = new Upload({ ...order, arena })
     // The request may have been refused meanwhile: its arena was attached anew.
-    if (!machine.owes(this.#peer, arena, order.id)) return upload.close()
+    if (!machine.owes(this.#peer, arena, order.id)) {
+      upload.close()
+      return
+    }
     this.#uploads.add(upload)
     this.#outbox.addUpload(upload)
     this.#pump()
@@ -401,7 +413,8 @@ export class Connection {
     if (!asked) {
       file.close()
       const failure: Failure = { code: 'internal', message: `the blob has no leaves [${order.from}, +${order.count})` }
-      return this.#toArena(arena, { type: 'download_failed', id: order.id, failure })
+      this.#toArena(arena, { type: 'download_failed', id: order.id, failure })
+      return
     }
     this.#downloads.set(asked.request, { arena, id: order.id, file })
     this.#run(asked.outputs)
@@ -420,7 +433,8 @@ export class Connection {
         this.#log('blob_invalid', { arena, address: this.#peer.purpose.address, reason: error.message })
         this.#around.count('leaves_invalid')
       }
-      return this.#endDownload(output.request, toFailure(error))
+      this.#endDownload(output.request, toFailure(error))
+      return
     }
     this.#reader.recycle(output.payload)
     this.#toArena(arena, { type: 'stored', id, from: output.from, count: output.count })

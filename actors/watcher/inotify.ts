@@ -54,6 +54,8 @@ function bind(koffi: Koffi) {
       mask: number,
     ) => number,
     remove: libc.func('int inotify_rm_watch(int queue, int watch)') as (queue: number, watch: number) => number,
+    // Not Node's: a thread that did not open a descriptor with it is warned when it closes it with it.
+    close: libc.func('int close(int queue)') as (queue: number) => number,
     lastError: () => names.get(koffi.errno()) ?? `errno ${koffi.errno()}`,
   }
 }
@@ -263,7 +265,7 @@ class Queue {
   }
 
   #close(): void {
-    if (this.#fd >= 0) fs.closeSync(this.#fd)
+    if (this.#fd >= 0) this.#calls.close(this.#fd)
     this.#fd = -1
   }
 }

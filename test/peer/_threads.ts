@@ -1,6 +1,6 @@
 /** Real connection threads on loopback, as the supervisor would start them, with arenas and strangers played by the test. */
 import { EventEmitter, once } from 'node:events'
-import { constants, readdirSync } from 'node:fs'
+import { constants, readdirSync, readlinkSync } from 'node:fs'
 import { type AddressInfo, createServer, type Server } from 'node:net'
 import { connect, type TLSSocket } from 'node:tls'
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
@@ -232,7 +232,13 @@ export function openFile(path: string, mode: 'r' | 'r+'): number {
   return fd
 }
 
-/** Open descriptors of this process, all threads. */
-export function descriptorCount(): number {
-  return readdirSync('/proc/self/fd').length
+/** Open descriptors of files below a folder, in all threads: others test at the same time in this process. */
+export function openFilesIn(folder: string): number {
+  return readdirSync('/proc/self/fd').filter(fd => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder)
+    } catch {
+      return false
+    }
+  }).length
 }

@@ -5,11 +5,12 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import type { ArenaName } from '../../protocol/ids.ts'
+import type { ArenaStatus } from '../../protocol/status.ts'
 import { type Cleaning, temporaryFolder } from '../_temp.ts'
 import { Peer } from './_peer.ts'
 import { differences, type Tree, treeOf } from './_tree.ts'
 
-export const SETTLE_SECONDS = 60
+export const SETTLE_SECONDS = 30
 /** Below the range from which the kernel takes ports for outgoing connections, so that a port is still free after a restart. */
 const PORTS = { from: 15_000, to: 32_000 }
 
@@ -113,9 +114,10 @@ export class Household {
     const rounds = peers.length > 2 ? 2 : 1
     for (let round = 0; round < rounds; round++)
       for (const peer of peers) await peer.call('wait', { arena: arenaName(arena), timeoutSeconds: seconds })
-    const states = await Promise.all(peers.map(peer => peer.arena(arena)))
-    const wrong = states.filter(state => !state.consensus || state.root !== states[0]!.root)
-    if (wrong.length > 0) throw new Error(`no consensus after waiting: ${JSON.stringify(states)}`)
+    // The question to a later peer may have made an earlier one look at its disk again.
+    const agree = (root: string) => (status: ArenaStatus) => status.consensus && status.root === root
+    const { root } = await peers[0]!.untilArena('is in consensus', arena, status => status.consensus, seconds * 1000)
+    for (const peer of peers) await peer.untilArena(`is in consensus on ${root}`, arena, agree(root), seconds * 1000)
   }
 
   /** Settles, and asserts that all roots hold the same; what they hold. */

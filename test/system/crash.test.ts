@@ -32,7 +32,7 @@ async function throughRelay(
 
 /** Bytes a second that the only peer in this configuration may send and get. */
 function limitRate(peer: Peer, rate: string): void {
-  peer.editConfig(text => text.replace('[[peers]]\n', `[[peers]]\nrate = { up = "${rate}", down = "${rate}" }\n`))
+  peer.editConfig(text => text.replace(/^\[\[peers\]\]\n/m, `[[peers]]\nrate = { up = "${rate}", down = "${rate}" }\n`))
 }
 
 function freeRate(peer: Peer): void {

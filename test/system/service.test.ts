@@ -16,7 +16,7 @@ test.serial(
     const household = new Household(t)
     const [alice, bob] = await household.couple()
     await bob.stop()
-    bob.editConfig(text => text.replace('[[peers]]\n', '[[peers]]\nrate = { up = "20MB", down = "20MB" }\n'))
+    bob.editConfig(text => text.replace(/^\[\[peers\]\]\n/m, '[[peers]]\nrate = { up = "20MB", down = "20MB" }\n'))
     makeTree(household.root(alice), {
       large: randomBytesFrom(1, 100_000_000),
       ...Object.fromEntries(Array.from({ length: 500 }, (_, i) => [`small/${i}`, randomBytesFrom(i, 2_000)])),
@@ -67,9 +67,14 @@ test.serial('a paused arena neither sends nor takes anything, and catches up whe
   await household.same(t)
   t.is((await bob.realize('arena', 'pause', 'docs')).code, 0)
   await bob.untilArena('is paused', 'docs', status => status.state === 'paused')
-  writeFileSync(join(household.root(alice), 'note'), 'two')
+  writeFileSync(join(household.root(alice), 'note'), 'three')
   writeFileSync(join(household.root(bob), 'other'), 'by bob')
-  await household.settled([alice])
+  await Promise.all([alice, bob].map(peer => peer.call('rescan', { arena: docs })))
+  await alice.untilArena(
+    'has looked',
+    'docs',
+    status => status.bytes === 5 && status.missing.some(cause => cause.includes('paused')),
+  )
   t.is(readFileSync(join(household.root(bob), 'note'), 'utf8'), 'one')
   t.false(existsSync(join(household.root(alice), 'other')))
   // A restart does not end it.
@@ -79,7 +84,7 @@ test.serial('a paused arena neither sends nor takes anything, and catches up whe
   t.is((await bob.realize('arena', 'resume', 'docs')).code, 0)
   await household.together([alice, bob])
   await household.same(t)
-  t.is(readFileSync(join(household.root(bob), 'note'), 'utf8'), 'two')
+  t.is(readFileSync(join(household.root(bob), 'note'), 'utf8'), 'three')
   t.is(readFileSync(join(household.root(alice), 'other'), 'utf8'), 'by bob')
 })
 
@@ -184,7 +189,7 @@ test.serial('wait ends with 3 when time is up, and says what is missing', async 
   const household = new Household(t)
   const [alice, bob] = await household.couple()
   await bob.stop()
-  bob.editConfig(text => text.replace('[[peers]]\n', '[[peers]]\nrate = { up = "1MB", down = "1MB" }\n'))
+  bob.editConfig(text => text.replace(/^\[\[peers\]\]\n/m, '[[peers]]\nrate = { up = "1MB", down = "1MB" }\n'))
   writeFileSync(join(household.root(alice), 'large'), randomBytesFrom(5, 30_000_000))
   await bob.start()
   await bob.untilArena('has heard of it', 'docs', status => status.needBytes > 0)

@@ -1,5 +1,5 @@
-import fc from 'fast-check'
 import test from 'ava'
+import fc from 'fast-check'
 import { Coalescer, type Touched } from '../../actors/watcher/coalesce.ts'
 
 const limits = { windowMs: 20, windowMsMax: 200, pathsMax: 5 }

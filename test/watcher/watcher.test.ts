@@ -137,7 +137,10 @@ for (const [kind, subscribe] of sources) {
       const ear = new Ear()
       const watcher = watchRoot(join(folder, name), { ignored: [], retryMs: 10, retryMsMax: 20, subscribe }, ear.on)
       await ear.until(() => ear.faults.length >= 3)
-      t.true(ear.faults.every(fault => reason.test(fault ?? '')), String(ear.faults))
+      t.true(
+        ear.faults.every(fault => reason.test(fault ?? '')),
+        String(ear.faults),
+      )
       await watcher.stop()
     }
     fs.rmSync(folder, { recursive: true })
@@ -177,7 +180,9 @@ inotifyTest('below a folder that was renamed, or made many levels at once, every
   t.false(ear.paths.some(path => path.startsWith('a/')))
   fs.mkdirSync(join(root, 'a'))
   fs.renameSync(join(root, 'z/b/c'), join(root, 'a/c'))
-  await ear.path('a/c')
+  // It came into a folder so new that only that one is told.
+  await ear.path('a')
+  await ear.path('z/b/c')
   fs.writeFileSync(join(root, 'a/c/d/file'), 'z')
   await ear.path('a/c/d/file')
 })
@@ -220,7 +225,9 @@ inotifyTest('two watchers of one tree both hear, and one goes on when the other 
   t.false(inner.paths.includes('below/two'))
 })
 
-inotifyTest('when the kernel dropped events everything is looked at, and watched anew', async t => {
+// Serial: all share one queue, and what the others wait for could be among what is dropped.
+const overflowTest = hasInotify ? test.serial : test.skip
+overflowTest('when the kernel dropped events everything is looked at, and watched anew', async t => {
   const { root, ear } = await listen(t)
   const events = Number(fs.readFileSync('/proc/sys/fs/inotify/max_queued_events', 'utf8'))
   const before = ear.everything
