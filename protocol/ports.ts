@@ -62,7 +62,9 @@ export type ArenaReport =
   | { type: 'reply'; id: number; result: unknown }
   | { type: 'refused'; id: number; failure: Failure }
   | { type: 'status'; status: ArenaStatus }
-  | { type: 'history'; event: HistoryEvent }
+  | { type: 'history'; events: HistoryEvent[] }
+  /** Nothing has been done for a while: memory can be given back. */
+  | { type: 'rested' }
   | { type: 'log'; event: LogEvent; fields: LogFields }
   | { type: 'count'; counters: Record<string, number> }
   | { type: 'hash'; id: number; tasks: HashTask[] }

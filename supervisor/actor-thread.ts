@@ -7,7 +7,7 @@ import { type ErrorCode, type Failure, SyncError } from '../protocol/error.ts'
 import type { LogEvent, LogFields } from '../protocol/log.ts'
 import type { Clock } from './clock.ts'
 import { decide, type FailureHistory, noFailures, type RestartPolicy } from './restart.ts'
-import { closeThenTerminate, createGate } from './write-gate.ts'
+import { closeThenTerminate, createGate } from '../actors/write-gate.ts'
 
 /** Questions that may be open at one actor. */
 const QUESTIONS_MAX = 1_000

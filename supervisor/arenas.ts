@@ -5,6 +5,7 @@
 import { rmSync } from 'node:fs'
 import type { MessagePort } from 'node:worker_threads'
 import type { HasherPool } from '../actors/hasher/pool.ts'
+import { releaseMemory } from '../actors/relief.ts'
 import { watchRoot } from '../actors/watcher/watcher.ts'
 import type { ActorStatus } from '../protocol/control.ts'
 import { SyncError, toFailure } from '../protocol/error.ts'
@@ -273,7 +274,10 @@ export class Arenas {
         return
       }
       case 'history':
-        this.#options.history(report.event)
+        for (const event of report.events) this.#options.history(event)
+        return
+      case 'rested':
+        releaseMemory()
         return
       case 'log':
         this.#options.log(report.event, { arena: name, ...report.fields })

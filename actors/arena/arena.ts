@@ -79,6 +79,7 @@ export class Arena {
       announced: () => this.#announced(),
       pending: () => this.#apply.again(),
       guard: reason => this.#stop(reason),
+      scanning: () => this.#checkRoot(),
       scanned: () => this.#scanned(),
       rulesChanged: () => this.#reconsiderIgnored(),
     })

@@ -38,7 +38,7 @@ export function count(context: ArenaContext, counters: Record<string, number>): 
 }
 
 export function tell(context: ArenaContext, events: readonly HistoryEvent[]): void {
-  for (const event of events) context.deliver({ to: 'supervisor', report: { type: 'history', event } })
+  if (events.length > 0) context.deliver({ to: 'supervisor', report: { type: 'history', events: [...events] } })
 }
 
 /** A row of history, without its number. */

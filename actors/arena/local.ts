@@ -74,6 +74,8 @@ export interface LocalEvents {
   pending(): void
   /** The arena must stop and ask. */
   guard(reason: string): void
+  /** A full scan is about to begin; false: the root is not the one that was synced, so it must not. */
+  scanning(): boolean
   /** A full scan has ended. */
   scanned(): void
   /** The paths under this folder changed their being ignored. */
@@ -181,6 +183,7 @@ export class LocalChanges {
     if (this.#touched.size > 0) this.#lookAtTouched()
     if (this.#rescanAsked && !this.#walks.some(item => item.full)) {
       this.#rescanAsked = false
+      if (!this.#events.scanning()) return
       this.#looked = 0
       this.#walks.push({ walk: walk(this.#context.disk, this.#context.store, this.rules, null), full: true })
     }

@@ -2,7 +2,7 @@
 import { type Database, open, type RootDatabase } from 'lmdb'
 import { TABLES, type TableName, type Tables } from './tables.ts'
 
-/** Told before and after each write transaction, so that nobody ends the thread inside one (supervisor/write-gate.ts). */
+/** Told before and after each write transaction, so that nobody ends the thread inside one (actors/write-gate.ts). */
 export interface TransactionGuard {
   enter(): void
   leave(): void

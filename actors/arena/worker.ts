@@ -9,8 +9,9 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { SyncError, toFailure } from '../../protocol/error.ts'
 import type { PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import type { ArenaCommand, ArenaReport, ArenaSettings, FromPeer, ToPeer } from '../../protocol/ports.ts'
-import { enter, leave } from '../../supervisor/write-gate.ts'
 import { engine } from '../hasher/engine.ts'
+import { collectGarbage } from '../relief.ts'
+import { enter, leave } from '../write-gate.ts'
 import { Arena } from './arena.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from './context.ts'
 import { type Disk, DiskError } from './disk.ts'
@@ -21,6 +22,8 @@ import { openLmdbTables } from './tables-lmdb.ts'
 
 /** How often a root that is not there is looked for. */
 const ROOT_RETRY_MS = 1_000
+/** How long nothing must have been done before memory is given back. */
+const RESTED_MS = 4_000
 /** Domain of digests that are no part of a Merkle tree of content. */
 const DIGEST_PREFIX = 0x10
 
@@ -45,6 +48,7 @@ const peers = new Map<PeerId, { name: string; port: MessagePort }>()
 let timer: NodeJS.Timeout | null = null
 let turn: NodeJS.Immediate | null = null
 let retry: NodeJS.Timeout | null = null
+let rest: NodeJS.Timeout | null = null
 
 /** Changes with each boot of the machine: only then can a disk have lost what the kernel had. */
 function bootId(): string {
@@ -76,6 +80,8 @@ function dropped(message: ToPeer): void {
 function carryOn(): void {
   if (!arena) return
   if (arena.busy) {
+    rest?.refresh()
+    rest ??= setTimeout(rested, RESTED_MS)
     turn ??= setImmediate(() => {
       turn = null
       arena?.tick()
@@ -95,6 +101,13 @@ function carryOn(): void {
     },
     Math.min(Math.max(0, waitMs), 2 ** 30),
   )
+}
+
+/** A burst is over: what it left in memory is given back. */
+function rested(): void {
+  rest = null
+  collectGarbage()
+  report({ type: 'rested' })
 }
 
 function open(): void {
@@ -243,6 +256,7 @@ function stop(): void {
   if (timer) clearTimeout(timer)
   if (turn) clearImmediate(turn)
   if (retry) clearTimeout(retry)
+  if (rest) clearTimeout(rest)
   const ended = () => {
     store?.close()
     disk?.dispose()

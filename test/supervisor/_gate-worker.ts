@@ -1,6 +1,6 @@
 /** Goes in and out of the gate for ever; with `stay`, goes in and does not come out. */
 import { parentPort, workerData } from 'node:worker_threads'
-import { enter, leave } from '../../supervisor/write-gate.ts'
+import { enter, leave } from '../../actors/write-gate.ts'
 
 const { gate, witness, stay } = workerData as { gate: Int32Array; witness: Int32Array; stay: boolean }
 

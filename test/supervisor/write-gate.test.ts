@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import test from 'ava'
-import { close, closeThenTerminate, createGate, enter, leave, within } from '../../supervisor/write-gate.ts'
+import { close, closeThenTerminate, createGate, enter, leave, within } from '../../actors/write-gate.ts'
 
 function start(stay: boolean) {
   const gate = createGate()

@@ -1,0 +1,82 @@
+/** What users wrote, and what of it users themselves have replaced or deleted: the measure of I1 and I5. */
+import { createHash } from 'node:crypto'
+import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
+import type { EntryPath } from '../../protocol/ids.ts'
+import { OWN_FOLDER } from '../../protocol/path.ts'
+
+export interface Written {
+  readonly peer: number
+  readonly path: string
+  readonly atMs: number
+}
+
+export class Ledger {
+  /** Everything ever written. */
+  readonly written = new Map<string, Written>()
+  /** What nobody has knowingly ended. */
+  readonly required = new Map<string, Written>()
+
+  wrote(key: string | null, by: Written): void {
+    if (key === null) return
+    this.written.set(key, by)
+    this.required.set(key, by)
+  }
+
+  /** A user replaced or deleted it, having it on the disk. */
+  ended(key: string | null): void {
+    if (key !== null) this.required.delete(key)
+  }
+}
+
+/** Names what a path shows; null for a folder or nothing. */
+export function contentKey(disk: MemoryDisk, path: string): string | null {
+  const stat = disk.stat(path as EntryPath)
+  if (stat?.type === 'symlink') return `link:${disk.readLink(path as EntryPath)}`
+  return stat?.type === 'file' ? bytesKey(disk.readFile(path)) : null
+}
+
+export function bytesKey(bytes: Uint8Array): string {
+  return bytes.length === 0 ? 'empty' : createHash('md5').update(bytes).digest('hex')
+}
+
+/** All paths on a disk, a folder before what is in it. */
+export function pathsOf(disk: MemoryDisk, folder?: string): string[] {
+  const paths: string[] = []
+  const { names } = disk.list(folder as EntryPath | undefined)
+  for (const name of names.sort()) {
+    const path = folder === undefined ? name : `${folder}/${name}`
+    paths.push(path)
+    if (disk.stat(path as EntryPath)?.type === 'dir') paths.push(...pathsOf(disk, path))
+  }
+  return paths
+}
+
+/** One line a path: what peers must agree on. */
+export function treeOf(disk: MemoryDisk): Map<string, string> {
+  const tree = new Map<string, string>()
+  for (const path of pathsOf(disk)) {
+    const stat = disk.stat(path as EntryPath)
+    const key = contentKey(disk, path)
+    if (stat?.type === 'file') tree.set(path, `file ${key} ${stat.exec ? 'x' : '-'} ${stat.mtimeNs}`)
+    else tree.set(path, stat?.type === 'dir' ? 'dir' : `${key}`)
+  }
+  return tree
+}
+
+/** Contents at paths and in the version store. */
+export function contentsOf(disk: MemoryDisk): Set<string> {
+  const keys = new Set<string>()
+  const paths = [...pathsOf(disk), ...disk.keptList().map(name => `${OWN_FOLDER}/versions/${name}`)]
+  for (const path of paths) {
+    const key = contentKey(disk, path)
+    if (key !== null) keys.add(key)
+  }
+  return keys
+}
+
+/** The same with what lies in staging: all that a disk holds. */
+export function bytesHeld(disk: MemoryDisk): Set<string> {
+  const keys = contentsOf(disk)
+  for (const slot of disk.stageList()) keys.add(contentKey(disk, `${OWN_FOLDER}/staging/${slot}`) ?? '')
+  return keys
+}

@@ -1,0 +1,135 @@
+/** The things under a simulated arena that can be pulled away: its disk, its tables, and the moment of a kill. */
+import { MemoryDisk, type MemoryDiskOptions } from '../../actors/arena/disk-memory.ts'
+import type { DiskError, DiskStat, PlaceResult } from '../../actors/arena/disk.ts'
+import type { Row, TableName, Tables } from '../../actors/arena/tables.ts'
+import { MemoryTables } from '../../actors/arena/tables-memory.ts'
+import type { EntryPath } from '../../protocol/ids.ts'
+
+/** Thrown inside the arena where its process ends; nothing there may catch it. */
+export class Killed extends Error {}
+
+/** Something that must never happen. `kind` names the invariant. */
+export class SimulationFailure extends Error {
+  readonly kind: string
+  constructor(kind: string, message: string) {
+    super(`${kind}: ${message}`)
+    this.kind = kind
+  }
+}
+
+export interface DiskHooks {
+  /** Before the arena changes something; a code makes it fail. May throw Killed. */
+  readonly change: (operation: string, path: string) => string | null
+  /** A sync was asked for: call `complete` when it is done. */
+  readonly syncing: (complete: () => void) => void
+}
+
+const TREE_CHANGES = new Set(['place', 'takeOut', 'move', 'makeFolder', 'removeFolder', 'setMeta', 'linkKept'])
+
+export class SimulatedDisk extends MemoryDisk {
+  readonly #hooks: DiskHooks
+  /** Changes that the arena made, of any kind. */
+  changes = 0
+
+  constructor(options: MemoryDiskOptions, hooks: DiskHooks) {
+    super(options)
+    this.#hooks = hooks
+    this.fault = (operation, path) => {
+      this.changes++
+      return hooks.change(TREE_CHANGES.has(operation) ? operation : `own ${operation}`, path)
+    }
+  }
+
+  override move(from: EntryPath, to: EntryPath, expected: DiskStat): PlaceResult {
+    this.#hooks.change('moved', to)
+    return super.move(from, to, expected)
+  }
+
+  override sync(done: (error: DiskError | null) => void): void {
+    super.sync(done)
+    this.#hooks.syncing(() => this.completeSync())
+  }
+}
+
+type Write = { readonly table: TableName; readonly key: Buffer; readonly value: unknown; readonly gone: boolean }
+
+/** Tables whose last transactions are not durable yet, like LMDB's with overlapping syncs. */
+export class SimulatedTables implements Tables {
+  #live: MemoryTables
+  #durable: MemoryTables
+  #log: Write[][] = []
+  #writes: Write[] = []
+  readonly #commit: () => void
+  readonly #flush: (complete: () => void) => void
+
+  /** `commit` is called before each transaction ends, and may throw; `flush` when durability is asked for. */
+  constructor(tables: MemoryTables, commit: () => void, flush: (complete: () => void) => void) {
+    this.#live = tables
+    this.#durable = tables.snapshot()
+    this.#commit = commit
+    this.#flush = flush
+  }
+
+  get(table: TableName, key: Buffer): unknown {
+    return this.#live.get(table, key)
+  }
+
+  range(table: TableName, start: Buffer | null, end: Buffer | null, limit: number, descending?: boolean): Row[] {
+    return this.#live.range(table, start, end, limit, descending)
+  }
+
+  put(table: TableName, key: Buffer, value: unknown): void {
+    this.#live.put(table, key, value)
+    this.#writes.push({ table, key, value: structuredClone(value), gone: false })
+  }
+
+  remove(table: TableName, key: Buffer): void {
+    this.#live.remove(table, key)
+    this.#writes.push({ table, key, value: undefined, gone: true })
+  }
+
+  transact(change: () => void): void {
+    this.#writes = []
+    this.#live.transact(() => {
+      change()
+      this.#commit()
+    })
+    this.#log.push(this.#writes)
+  }
+
+  flushed(done: () => void): void {
+    const until = this.#log.length
+    const durable = this.#durable
+    this.#flush(() => {
+      if (durable !== this.#durable) return
+      this.#makeDurable(until - this.#flushedBefore)
+      this.#flushedBefore = Math.max(this.#flushedBefore, until)
+      done()
+    })
+  }
+  /** Transactions that have left the log. */
+  #flushedBefore = 0
+
+  #makeDurable(count: number): void {
+    if (count <= 0) return
+    const writes = this.#log.splice(0, count).flat()
+    this.#durable.transact(() => {
+      for (const { table, key, value, gone } of writes) {
+        if (gone) this.#durable.remove(table, key)
+        else this.#durable.put(table, key, value)
+      }
+    })
+  }
+
+  close(): void {}
+
+  snapshot(): MemoryTables {
+    return this.#live.snapshot()
+  }
+
+  /** What is left after the power went: all that was flushed, and this part, 0 to 1, of the transactions since. */
+  afterPowerLoss(part: number): MemoryTables {
+    this.#makeDurable(Math.floor(part * this.#log.length))
+    return this.#durable.snapshot()
+  }
+}

@@ -1,0 +1,167 @@
+/** Runs a script to its end and judges what came of it; shrinks one that fails. */
+import type { EntryPath } from '../../protocol/ids.ts'
+import { conflictOrigin } from '../../actors/arena/conflict-name.ts'
+import { contentKey, contentsOf, pathsOf, treeOf } from './_ledger.ts'
+import { SimulationFailure } from './_parts.ts'
+import type { Script, Step } from './_script.ts'
+import { type Peer, World } from './_world.ts'
+
+/** Simulated time in which a healed household must agree. */
+const SETTLE_MAX_MS = 20 * 60_000
+/** Everybody has looked at its whole disk since it was healed. */
+const SETTLE_MIN_MS = 65_000
+const QUIET_MS = 10 * 60_000
+
+export interface Outcome {
+  readonly failure: SimulationFailure | null
+  readonly trace: string
+  readonly counts: ReadonlyMap<string, number>
+  /** Conflict copies at the end, and those of them whose content users had replaced. */
+  readonly copies: number
+  readonly superfluous: number
+}
+
+export function run(script: Script, print: ((line: string) => void) | null = null): Outcome {
+  const world = new World(script)
+  world.print = print
+  let failure: SimulationFailure | null = null
+  try {
+    course(world)
+  } catch (error) {
+    if (error instanceof SimulationFailure) failure = error
+    else failure = new SimulationFailure('crash', String((error as Error).stack))
+  }
+  const { copies, superfluous } = countCopies(world)
+  return { failure, trace: world.traceHash(), counts: world.counts, copies, superfluous }
+}
+
+function course(world: World): void {
+  for (const peer of world.peers) world.at(world.chance() * 500, () => world.start(peer))
+  const phases = Math.max(0, ...world.script.steps.map(step => step.phase)) + 1
+  let absent = new Set<string>()
+  for (let phase = 0; phase < phases; phase++) {
+    world.trouble()
+    const steps = world.script.steps.filter(step => step.phase === phase)
+    const baseMs = world.nowMs
+    for (const step of steps) world.schedule(step, baseMs)
+    world.runUntil(baseMs + Math.max(0, ...steps.map(step => step.atMs)) + 1_000)
+    world.heal()
+    settle(world)
+    check(world, absent)
+    absent = absentContents(world)
+    if (phase === phases - 1) quiet(world)
+  }
+}
+
+function settle(world: World): void {
+  const startMs = world.nowMs
+  world.runUntil(startMs + SETTLE_MIN_MS)
+  while (!world.peers.every(peer => peer.arena?.status().consensus)) {
+    if (world.nowMs - startMs > SETTLE_MAX_MS) throw new SimulationFailure('no consensus', missing(world))
+    world.runUntil(world.nowMs + 5_000)
+  }
+}
+
+function missing(world: World): string {
+  return world.peers.map(peer => `${peer.name}: ${peer.arena?.status().missing.join('; ') ?? 'down'}`).join(' | ')
+}
+
+function check(world: World, absent: ReadonlySet<string>): void {
+  const first = world.peers[0] as Peer
+  const tree = treeOf(first.disk)
+  for (const peer of world.peers) {
+    const other = treeOf(peer.disk)
+    const paths = [...new Set([...tree.keys(), ...other.keys()])].sort()
+    const wrong = paths.filter(path => tree.get(path) !== other.get(path))
+    if (wrong.length > 0) {
+      const lines = wrong.slice(0, 5).map(path => `${path}: ${first.name} ${tree.get(path)}, ${peer.name} ${other.get(path)}`)
+      throw new SimulationFailure('I2 different trees', lines.join(' | '))
+    }
+    if (peer.arena?.status().root !== first.arena?.status().root) throw new SimulationFailure('I2 different roots', peer.name)
+    checkStore(peer)
+    if (peer.guards.length > 0) throw new SimulationFailure('I9 stopped without need', `${peer.name}: ${peer.guards[0]}`)
+  }
+  const held = new Set(world.peers.flatMap(peer => [...contentsOf(peer.disk)]))
+  for (const [key, { peer, path, atMs }] of world.ledger.required) {
+    if (!held.has(key)) {
+      throw new SimulationFailure('I1 lost write', `${path} that ${world.peers[peer]?.name} wrote at ${atMs.toFixed(1)} (${key})`)
+    }
+  }
+  for (const path of tree.keys()) {
+    const key = contentKey(first.disk, path)
+    if (key === null || key === 'empty') continue
+    if (!world.ledger.written.has(key)) throw new SimulationFailure('I5 invented content', `${path} (${key})`)
+    if (absent.has(key) && !world.ledger.required.has(key)) throw new SimulationFailure('I4 resurrection', `${path} (${key})`)
+  }
+}
+
+/** The store says what the disk shows, and nothing is left half done. */
+function checkStore({ disk, store, name }: Peer): void {
+  if (!store) return
+  const staged = disk.stageList().filter(slot => !slot.startsWith('b-'))
+  if (staged.length > 0) throw new SimulationFailure('I12 left in staging', `${name}: ${staged.join(' ')}`)
+  if (store.intents().length > 0) throw new SimulationFailure('I12 intents left', name)
+  for (const path of pathsOf(disk)) {
+    const entry = store.entry(path as EntryPath)
+    const type = disk.stat(path as EntryPath)?.type
+    if (entry?.known.content.type !== type) {
+      throw new SimulationFailure('I13 store and disk', `${name}: ${path} is a ${type}, known as ${entry?.known.content.type}`)
+    }
+  }
+  for (const entry of store.page(null, 10_000, null)) {
+    if (entry.known.content.type !== 'gone' && disk.stat(entry.path) === null) {
+      throw new SimulationFailure('I13 store and disk', `${name}: ${entry.path} is known as ${entry.known.content.type} and not there`)
+    }
+  }
+}
+
+/** What has been written and is at no path now: it must not come back by itself. */
+function absentContents(world: World): Set<string> {
+  const { disk } = world.peers[0] as Peer
+  const present = new Set(pathsOf(disk).map(path => contentKey(disk, path)))
+  return new Set([...world.ledger.written.keys()].filter(key => !present.has(key)))
+}
+
+/** I3: after agreement nothing happens any more. */
+function quiet(world: World): void {
+  const before = world.peers.map(peer => ({ seq: peer.store?.state().seq, changes: peer.disk.changes }))
+  const entries = world.feedEntries
+  world.runUntil(world.nowMs + QUIET_MS)
+  world.peers.forEach((peer, index) => {
+    const { seq, changes } = before[index] as (typeof before)[number]
+    if (peer.store?.state().seq !== seq) throw new SimulationFailure('I3 not quiet', `${peer.name} announces`)
+    if (peer.disk.changes !== changes) throw new SimulationFailure('I3 not quiet', `${peer.name} writes to its disk`)
+  })
+  if (world.feedEntries !== entries) throw new SimulationFailure('I3 not quiet', `${world.feedEntries - entries} feed entries`)
+}
+
+function countCopies(world: World): { copies: number; superfluous: number } {
+  const { disk } = world.peers[0] as Peer
+  const copies = pathsOf(disk).filter(path => conflictOrigin(path as EntryPath) !== undefined)
+  const superfluous = copies.filter(path => !world.ledger.required.has(contentKey(disk, path) ?? ''))
+  return { copies: copies.length, superfluous: superfluous.length }
+}
+
+/** Leaves out steps as long as it fails in the same way. */
+export function shrink(script: Script, kind: string, triesMax = 400): Script {
+  let best = script
+  let tries = 0
+  const fails = (steps: readonly Step[]) => {
+    tries++
+    return run({ ...best, steps }).failure?.kind === kind
+  }
+  for (let size = Math.ceil(best.steps.length / 2); size >= 1; ) {
+    let smaller = false
+    for (let at = 0; at < best.steps.length && tries < triesMax; ) {
+      const steps = [...best.steps.slice(0, at), ...best.steps.slice(at + size)]
+      if (steps.length < best.steps.length && fails(steps)) {
+        best = { ...best, steps }
+        smaller = true
+      } else at += size
+    }
+    if (tries >= triesMax) break
+    if (size === 1 && !smaller) break
+    size = size === 1 ? 1 : Math.ceil(size / 2)
+  }
+  return best
+}

@@ -1,0 +1,231 @@
+/** A person and their programs at one peer's disk: does the steps of a script, and tells the ledger what was written and ended. */
+import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
+import { DiskError } from '../../actors/arena/disk.ts'
+import type { EntryPath } from '../../protocol/ids.ts'
+import { bytesKey, contentKey, type Ledger, pathsOf } from './_ledger.ts'
+import type { Action } from './_script.ts'
+
+export interface UserSurroundings {
+  readonly peer: number
+  readonly disk: MemoryDisk
+  readonly ledger: Ledger
+  readonly nowMs: () => number
+  /** What a watcher would see. */
+  readonly touched: (...paths: string[]) => void
+  /** Goes on after a pause. */
+  readonly later: (waitMs: number, work: () => void) => void
+  readonly overflow: () => void
+}
+
+export class User {
+  readonly #at: UserSurroundings
+
+  constructor(surroundings: UserSurroundings) {
+    this.#at = surroundings
+  }
+
+  act(action: Action): void {
+    const { disk, later } = this.#at
+    switch (action.do) {
+      case 'write':
+        this.#makeFolders(action.path)
+        return this.#write(action.path, content(action.text, action.size))
+      case 'edit':
+        return this.#withFile(action.pick, path => this.#write(path, content(action.text, action.size)))
+      case 'append':
+        return this.#withFile(action.pick, path => this.#append(path, content(action.text, action.size)))
+      case 'hold':
+        return this.#withFile(action.pick, path => this.#hold(path, action.text, action.size))
+      case 'truncate':
+        return this.#withFile(action.pick, path => {
+          const bytes = disk.readFile(path)
+          this.#write(path, bytes.subarray(0, Math.floor(bytes.length * action.part)))
+        })
+      case 'save':
+        return this.#withFile(action.pick, path => this.#save(path, action.how, content(action.text, action.size)))
+      case 'touch':
+        return this.#withFile(action.pick, path => {
+          disk.touch(path, BigInt(action.mtimeMs) * 1_000_000n)
+          this.#at.touched(path)
+        })
+      case 'chmod':
+        return this.#withFile(action.pick, path => {
+          disk.chmod(path, disk.stat(path as EntryPath)?.exec ? 0o644 : 0o755)
+          this.#at.touched(path)
+        })
+      case 'delete':
+        return this.#withAny(action.pick, path => this.#delete(path))
+      case 'rewrite':
+        return this.#withFile(action.pick, path => {
+          const bytes = disk.readFile(path)
+          this.#delete(path)
+          later(20, () => this.#try(() => this.#write(path, bytes)))
+        })
+      case 'rename':
+        return this.#withAny(action.pick, path => {
+          this.#makeFolders(action.path)
+          this.#rename(path, action.path)
+        })
+      case 'copy':
+        return this.#withFile(action.pick, path => {
+          this.#makeFolders(action.path)
+          this.#write(action.path, disk.readFile(path))
+        })
+      case 'link':
+        return this.#withFile(action.pick, path => {
+          disk.link(path, action.path)
+          this.#at.touched(action.path)
+        })
+      case 'swap':
+        return this.#swap(action.pick, action.other)
+      case 'mkdir':
+        this.#makeFolders(`${action.path}/.`)
+        return
+      case 'symlink':
+        this.#makeFolders(action.path)
+        return this.#try(() => this.#symlink(action.text, action.path))
+      case 'become':
+        return this.#withAny(action.pick, path => {
+          this.#delete(path)
+          if (action.type === 'dir') disk.mkdir(path)
+          else if (action.type === 'symlink') return this.#symlink(action.text, path)
+          else return this.#write(path, content(action.text, 30))
+          this.#at.touched(path)
+        })
+      case 'bulk':
+        for (let index = 0; index < action.count; index++) {
+          const path = `${action.path}/n${index}`
+          this.#makeFolders(path)
+          this.#try(() => this.#write(path, content(`${action.text}${index}.`, 25)))
+        }
+        return
+      case 'overflow':
+        return this.#at.overflow()
+      default:
+        throw new Error(`'${action.do}' is nothing that a user does`)
+    }
+  }
+
+  #try(work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+    }
+  }
+
+  #withFile(pick: number, work: (path: string) => void): void {
+    const { disk } = this.#at
+    const files = pathsOf(disk).filter(path => disk.stat(path as EntryPath)?.type === 'file')
+    const path = files[Math.floor(pick * files.length)]
+    if (path !== undefined) this.#try(() => work(path))
+  }
+
+  #withAny(pick: number, work: (path: string) => void): void {
+    const paths = pathsOf(this.#at.disk)
+    const path = paths[Math.floor(pick * paths.length)]
+    if (path !== undefined) this.#try(() => work(path))
+  }
+
+  #makeFolders(path: string): void {
+    const { disk, touched } = this.#at
+    const names = path.split('/').slice(0, -1)
+    for (let length = 1; length <= names.length; length++) {
+      const folder = names.slice(0, length).join('/')
+      if (disk.stat(folder as EntryPath) !== null) continue
+      this.#try(() => {
+        disk.mkdir(folder)
+        touched(folder)
+      })
+    }
+  }
+
+  #wrote(path: string, key: string | null): void {
+    const { ledger, peer, nowMs } = this.#at
+    ledger.wrote(key === 'empty' ? null : key, { peer, path, atMs: nowMs() })
+  }
+
+  #write(path: string, bytes: Uint8Array): void {
+    const { disk, ledger, touched } = this.#at
+    this.#try(() => {
+      const before = contentKey(disk, path)
+      disk.writeFile(path, bytes)
+      ledger.ended(before)
+      this.#wrote(path, bytesKey(bytes))
+      touched(path)
+    })
+  }
+
+  #append(path: string, bytes: Uint8Array): void {
+    this.#write(path, Buffer.concat([this.#at.disk.readFile(path), bytes]))
+  }
+
+  /** A program that has the file open, and writes to it twice. */
+  #hold(path: string, text: string, size: number): void {
+    const { disk, later } = this.#at
+    const release = disk.holdForWriting(path)
+    this.#append(path, content(text, size))
+    later(300, () => {
+      release()
+      this.#try(() => this.#append(path, content(`${text}2`, size)))
+    })
+  }
+
+  #save(path: string, how: 'rename' | 'backup' | 'recreate', bytes: Uint8Array): void {
+    const { later } = this.#at
+    if (how === 'recreate') {
+      this.#delete(path)
+      return later(5, () => this.#write(path, bytes))
+    }
+    const temporary = `${path}~new`
+    if (how === 'rename') {
+      this.#write(temporary, bytes)
+      return later(3, () => this.#try(() => this.#rename(temporary, path)))
+    }
+    this.#rename(path, `${path}~`)
+    later(2, () => this.#write(path, bytes))
+  }
+
+  #symlink(target: string, path: string): void {
+    const { disk, touched } = this.#at
+    disk.symlink(target, path)
+    this.#wrote(path, `link:${target}`)
+    touched(path)
+  }
+
+  #delete(path: string): void {
+    const { disk, ledger, touched } = this.#at
+    const below = disk.stat(path as EntryPath)?.type === 'dir' ? pathsOf(disk, path) : []
+    const keys = [path, ...below].map(item => contentKey(disk, item))
+    disk.remove(path)
+    for (const key of keys) ledger.ended(key)
+    touched(...below.reverse(), path)
+  }
+
+  #rename(from: string, to: string): void {
+    const { disk, ledger, touched } = this.#at
+    const replaced = contentKey(disk, to)
+    const moved = contentKey(disk, from)
+    if (from === to) return
+    disk.rename(from, to)
+    if (replaced !== moved) ledger.ended(replaced)
+    touched(from, to)
+  }
+
+  #swap(pick: number, other: number): void {
+    const paths = pathsOf(this.#at.disk)
+    const a = paths[Math.floor(pick * paths.length)]
+    const b = paths[Math.floor(other * paths.length)]
+    if (a === undefined || b === undefined || a === b || `${a}/`.startsWith(`${b}/`) || `${b}/`.startsWith(`${a}/`)) return
+    this.#try(() => {
+      this.#rename(a, `${a}.swap`)
+      this.#rename(b, a)
+      this.#rename(`${a}.swap`, b)
+    })
+  }
+}
+
+/** Text, over and over: no two texts give the same content. */
+export function content(text: string, size: number): Uint8Array {
+  return Buffer.alloc(size, text.padEnd(5, '.'))
+}

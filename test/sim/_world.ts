@@ -1,0 +1,729 @@
+/**
+ * A household in one thread: real arenas over disks and tables in memory, a network that delays and cuts, watchers that
+ * forget, people who write. One queue of events, one clock, one seed: the same script gives the same course.
+ */
+import { createHash } from 'node:crypto'
+import { Arena } from '../../actors/arena/arena.ts'
+import { type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
+import type { Store } from '../../actors/arena/store.ts'
+import { openStore } from '../../actors/arena/store-tables.ts'
+import { MemoryTables } from '../../actors/arena/tables-memory.ts'
+import { engine } from '../../actors/hasher/engine.ts'
+import { hashLeaves, leafCount } from '../../actors/hasher/merkle.ts'
+import { type ErrorCode, type Failure, SyncError } from '../../protocol/error.ts'
+import type { ArenaName, Author, BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
+import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
+import type { ArenaReport, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
+import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
+import { randomFrom } from '../system/_random.ts'
+import { bytesHeld, Ledger } from './_ledger.ts'
+import { Killed, SimulatedDisk, SimulatedTables, SimulationFailure } from './_parts.ts'
+import type { Script, Step } from './_script.ts'
+import { User } from './_user.ts'
+
+const START_MS = Date.UTC(2026, 0, 1)
+const ARENA = 'sim' as ArenaName
+const RESCAN_MS = 60_000
+const LETTERS = 'ABCDEFGHIJ'
+/** More events than this in one phase: the world runs in circles. */
+const EVENTS_MAX = 1_500_000
+const HASH_BYTES = 32
+
+export interface Peer {
+  readonly index: number
+  readonly id: PeerId
+  readonly name: string
+  readonly disk: SimulatedDisk
+  readonly user: User
+  arena: Arena | null
+  store: Store | null
+  tables: SimulatedTables
+  boot: number
+  clockMs: number
+  /** Counts starts: what an earlier process asked for is not answered to a later one. */
+  life: number
+  wakes: number
+  /** Changes until the process ends; null: it does not. */
+  fuse: number | null
+  onFuse: () => void
+  backup: MemoryTables | null
+  /** A number counts who wants it down. */
+  full: number
+  guards: string[]
+}
+
+interface Transfer {
+  readonly order: Extract<ToPeer, { type: 'download' }>
+  readonly life: number
+  next: number
+}
+
+/** One TCP connection between two peers; `ends[0]` is the lower index. */
+interface Connection {
+  readonly ends: readonly [Peer, Peer]
+  readonly lives: readonly [number, number]
+  readonly open: [boolean, boolean]
+  readonly lastMs: [number, number]
+  readonly downloads: readonly [Map<number, Transfer>, Map<number, Transfer>]
+}
+
+export class World {
+  readonly peers: Peer[] = []
+  readonly ledger = new Ledger()
+  readonly script: Script
+  /** How often what happened: events of the log, and what the world did. */
+  readonly counts = new Map<string, number>()
+  /** A log for people, if wanted. */
+  print: ((line: string) => void) | null = null
+  nowMs = 0
+  events = 0
+  feedEntries = 0
+  readonly #trace = createHash('md5')
+  readonly #random: () => number
+  readonly #queue: { atMs: number; order: number; run: () => void }[] = []
+  #order = 0
+  readonly #connections = new Map<string, Connection>()
+  /** Pairs that cannot reach each other, with the number of reasons. */
+  readonly #severed = new Map<string, number>()
+  #tick = 0
+  #healthy = false
+
+  constructor(script: Script) {
+    this.script = script
+    this.#random = randomFrom(script.seed * 31 + 7)
+    for (let index = 0; index < script.peers; index++) this.peers.push(this.#makePeer(index))
+  }
+
+  // The queue
+
+  at(atMs: number, run: () => void): void {
+    const event = { atMs: Math.max(atMs, this.nowMs), order: ++this.#order, run }
+    const queue = this.#queue
+    let child = queue.push(event) - 1
+    while (child > 0) {
+      const parent = (child - 1) >> 1
+      if (before(queue[parent] as typeof event, event)) break
+      queue[child] = queue[parent] as typeof event
+      child = parent
+    }
+    queue[child] = event
+  }
+
+  after(waitMs: number, run: () => void): void {
+    this.at(this.nowMs + waitMs, run)
+  }
+
+  #next(): { atMs: number; run: () => void } | undefined {
+    const queue = this.#queue
+    const first = queue[0]
+    const last = queue.pop()
+    if (first === undefined || last === undefined || queue.length === 0) return first
+    let parent = 0
+    for (;;) {
+      let child = 2 * parent + 1
+      if (child >= queue.length) break
+      if (child + 1 < queue.length && before(queue[child + 1] as typeof last, queue[child] as typeof last)) child++
+      if (before(last, queue[child] as typeof last)) break
+      queue[parent] = queue[child] as typeof last
+      parent = child
+    }
+    queue[parent] = last
+    return first
+  }
+
+  /** Runs everything that is due until then. */
+  runUntil(atMs: number): void {
+    while ((this.#queue[0]?.atMs ?? Number.POSITIVE_INFINITY) <= atMs) {
+      const event = this.#next() as { atMs: number; run: () => void }
+      this.nowMs = event.atMs
+      if (++this.events > EVENTS_MAX) throw new SimulationFailure('circles', `more than ${EVENTS_MAX} events in one phase`)
+      event.run()
+    }
+    this.nowMs = atMs
+  }
+
+  note(line: string): void {
+    const text = `${this.nowMs.toFixed(2)} ${line}\n`
+    this.#trace.update(text)
+    this.print?.(text)
+  }
+
+  count(what: string, by = 1): void {
+    this.counts.set(what, (this.counts.get(what) ?? 0) + by)
+  }
+
+  traceHash(): string {
+    return this.#trace.copy().digest('hex')
+  }
+
+  chance(): number {
+    return this.#random()
+  }
+
+  #hex(): string {
+    return Array.from({ length: 16 }, () => Math.floor(this.#random() * 16).toString(16)).join('')
+  }
+
+  // Peers
+
+  #makePeer(index: number): Peer {
+    const letter = LETTERS[index] as string
+    const author = letter.repeat(7)
+    const disk = new SimulatedDisk(
+      { nowNs: () => this.#nowNs(peer) },
+      { change: (operation, path) => this.#changing(peer, operation, path), syncing: complete => this.#syncing(peer, complete) },
+    )
+    const user = new User({
+      peer: index,
+      disk,
+      ledger: this.ledger,
+      nowMs: () => this.nowMs,
+      touched: (...paths) => this.#watch(peer, paths),
+      later: (waitMs, work) => this.after(waitMs, work),
+      overflow: () => this.#enter(peer, arena => arena.touched(null)),
+    })
+    const peer: Peer = {
+      index,
+      id: Array.from({ length: 8 }, () => author).join('-') as PeerId,
+      name: letter,
+      disk,
+      user,
+      arena: null,
+      store: null,
+      tables: this.#newTables(new MemoryTables(), () => peer),
+      boot: 0,
+      clockMs: 0,
+      life: 0,
+      wakes: 0,
+      fuse: null,
+      onFuse: () => {},
+      backup: null,
+      full: 0,
+      guards: [],
+    }
+    return peer
+  }
+
+  #newTables(tables: MemoryTables, peerOf: () => Peer): SimulatedTables {
+    return new SimulatedTables(
+      tables,
+      () => this.#burn(peerOf()),
+      complete => {
+        const peer = peerOf()
+        const { life } = peer
+        this.after(1 + this.chance() * 20, () => {
+          if (peer.life === life) this.#enter(peer, () => complete())
+        })
+      },
+    )
+  }
+
+  wallMs(peer: Peer): number {
+    return START_MS + Math.floor(this.nowMs) + peer.clockMs
+  }
+
+  #nowNs(peer: Peer): bigint {
+    return BigInt(this.wallMs(peer)) * 1_000_000n + BigInt(++this.#tick % 1_000_000)
+  }
+
+  start(peer: Peer): void {
+    if (peer.arena !== null) return
+    peer.life++
+    peer.fuse = null
+    this.note(`${peer.name} starts`)
+    try {
+      const store = openStore({
+        tables: peer.tables,
+        digest,
+        newReplica: () => this.#hex() as ReplicaId,
+        newSession: () => this.#hex() as SessionToken,
+        boot: `boot-${peer.boot}`,
+      })
+      peer.store = store
+      const { life } = peer
+      const arena = new Arena({
+        context: {
+          settings: {
+            name: ARENA,
+            root: '/memory',
+            storePath: '/store',
+            author: (LETTERS[peer.index] as string).repeat(7) as Author,
+            peers: this.peers.map(other => other.id),
+            ignore: [],
+            conflicts: 'keep-both',
+            versions: { keepMs: 100 * 365 * 24 * 3600_000, bytesMax: 2 ** 40 },
+            guardDeletes: 1,
+            rescanMs: RESCAN_MS,
+            paused: false,
+          },
+          store,
+          disk: peer.disk,
+          clock: { nowMs: () => this.nowMs, wallMs: () => this.wallMs(peer) },
+          random: () => this.#hex(),
+          deliver: output => {
+            if (peer.life === life) this.#deliver(peer, output)
+          },
+          problems: new Problems(),
+          timers: new Timers(),
+        },
+        digest,
+        boot: `boot-${peer.boot}`,
+        rootLost: reason => {
+          throw new SimulationFailure('root lost', reason)
+        },
+      })
+      peer.arena = arena
+      arena.start()
+    } catch (error) {
+      this.#border(peer, error)
+    }
+    for (const other of this.peers) this.#connect(peer, other)
+    this.#wake(peer)
+  }
+
+  /** Lets the arena do something, then what follows from it. A kill ends it there. */
+  #enter(peer: Peer, work: (arena: Arena) => void): void {
+    const { arena } = peer
+    if (arena === null) return
+    try {
+      work(arena)
+      arena.step()
+    } catch (error) {
+      this.#border(peer, error)
+    }
+    this.#wake(peer)
+  }
+
+  #border(peer: Peer, error: unknown): void {
+    if (error instanceof Killed) return this.#down(peer)
+    if (error instanceof SimulationFailure) throw error
+    if (error instanceof SyncError) throw new SimulationFailure('breach', `${peer.name} refused its peer: ${error.message}`)
+    throw new SimulationFailure('crash', `${peer.name}: ${(error as Error).stack}`)
+  }
+
+  #wake(peer: Peer): void {
+    const { arena } = peer
+    if (arena === null) return
+    const wake = ++peer.wakes
+    const atMs = arena.busy ? this.nowMs + 0.02 + this.chance() * 0.5 : Math.max(arena.wakeMs, this.nowMs + 0.02)
+    if (atMs === Number.POSITIVE_INFINITY) return
+    this.at(atMs, () => {
+      if (peer.wakes === wake) this.#enter(peer, () => arena.tick())
+    })
+  }
+
+  // Ends
+
+  #burn(peer: Peer): void {
+    if (peer.fuse === null || --peer.fuse > 0) return
+    peer.fuse = null
+    throw new Killed()
+  }
+
+  /** The process is gone; its disk and store are as they are. */
+  #down(peer: Peer): void {
+    if (peer.arena === null) return
+    this.note(`${peer.name} ends`)
+    peer.arena = null
+    peer.store = null
+    peer.life++
+    peer.fuse = null
+    peer.disk.dispose()
+    for (const other of this.peers) this.#disconnect(peer, other)
+    const { onFuse } = peer
+    peer.onFuse = () => {}
+    onFuse()
+  }
+
+  #kill(peer: Peer, after: number, downMs: number, then: () => void): void {
+    const again = () => {
+      then()
+      this.after(downMs, () => this.start(peer))
+    }
+    if (peer.arena === null) return
+    peer.onFuse = again
+    if (after === 0) return this.#down(peer)
+    peer.fuse = after
+    const { life } = peer
+    // Nothing to interrupt: it ends anyway.
+    this.after(3_000, () => {
+      if (peer.life === life) this.#down(peer)
+    })
+  }
+
+  #powerLoss(peer: Peer, disk: boolean, part: number): void {
+    const held = new Set(this.peers.flatMap(other => [...bytesHeld(other.disk)]))
+    if (disk) peer.disk.completeSync()
+    if (disk) {
+      peer.disk.sync(() => {})
+      peer.disk.completeSync()
+    }
+    peer.disk.crash()
+    peer.boot++
+    peer.tables = this.#newTables(peer.tables.afterPowerLoss(part), () => peer)
+    const left = new Set(this.peers.flatMap(other => [...bytesHeld(other.disk)]))
+    // What was on that disk alone, and not yet durable, nobody can bring back.
+    for (const key of held) if (!left.has(key)) this.ledger.ended(key)
+  }
+
+  // Disk
+
+  #changing(peer: Peer, operation: string, path: string): string | null {
+    if (peer.arena === null) return null
+    this.#burn(peer)
+    if (peer.full > 0 && FILLING.has(operation) && this.chance() < 0.5) return 'ENOSPC'
+    if (!operation.startsWith('own ')) {
+      this.note(`${peer.name} ${operation} ${path}`)
+      this.#watch(peer, [path])
+    }
+    return null
+  }
+
+  #syncing(peer: Peer, complete: () => void): void {
+    const { life, boot } = peer
+    this.after(0.5 + this.chance() * 30, () => {
+      if (peer.life === life) this.#enter(peer, complete)
+      else if (peer.boot === boot) complete()
+    })
+  }
+
+  #watch(peer: Peer, paths: readonly string[]): void {
+    if (this.chance() < this.script.loss && !this.#healthy) return
+    const { life } = peer
+    this.after(0.5 + this.chance() * 60, () => {
+      if (peer.life === life) this.#enter(peer, arena => arena.touched([...paths]))
+    })
+  }
+
+  // What an arena says
+
+  #deliver(peer: Peer, output: ArenaOutput): void {
+    if (output.to === 'supervisor') return this.#report(peer, output.report)
+    const { message } = output
+    const other = this.peers.find(item => item.id === output.peer) as Peer
+    const connection = this.#connections.get(pairOf(peer, other))
+    const side = connection?.ends[0] === peer ? 0 : 1
+    if (!connection?.open[side]) {
+      if (message.type === 'upload' || message.type === 'download') peer.disk.close(message.fd)
+      return
+    }
+    switch (message.type) {
+      case 'send':
+        return this.#send(connection, side, message.header, message.payload)
+      case 'download': {
+        connection.downloads[side].set(message.id, { order: message, life: peer.life, next: message.from })
+        const { id, hash, from, count, urgent } = message
+        return this.#send(connection, side, { type: 'fetch_leaves', arena: ARENA, id, hash, from, count, urgent })
+      }
+      case 'upload':
+        return this.#upload(connection, side, message)
+      default:
+        throw new SimulationFailure('breach', `${peer.name} broke off: ${JSON.stringify(message)}`)
+    }
+  }
+
+  #report(peer: Peer, report: ArenaReport): void {
+    if (report.type === 'log') {
+      this.count(report.event)
+      this.note(`${peer.name} ${report.event} ${JSON.stringify(report.fields)}`)
+      if (report.event === 'arena_guarded') peer.guards.push(String(report.fields['reason']))
+    } else if (report.type === 'hash') {
+      const { life } = peer
+      const { id, tasks } = report
+      this.after(0.5 + this.chance() * 100, () => {
+        if (peer.life !== life) return
+        const results = tasks.map(task => hashTask(peer.disk, task))
+        this.#enter(peer, arena => arena.hashed(id, results))
+      })
+    } else if (report.type === 'history') {
+      const { action, path, other, author } = report.event
+      this.note(`${peer.name} history ${action} ${path}${other === undefined ? '' : ` from ${other}`} by ${author}`)
+    }
+  }
+
+  // Network
+
+  #reachable(a: Peer, b: Peer): boolean {
+    if (a === b || a.arena === null || b.arena === null) return false
+    if (this.script.topology === 'line' && Math.abs(a.index - b.index) > 1) return false
+    return (this.#severed.get(pairOf(a, b)) ?? 0) === 0
+  }
+
+  /** Both dial; a while later they are connected, if they still can be. */
+  #connect(a: Peer, b: Peer): void {
+    if (!this.#reachable(a, b)) return
+    const lives = [a.life, b.life]
+    this.after(1 + this.chance() * 200, () => {
+      if (!this.#reachable(a, b) || a.life !== lives[0] || b.life !== lives[1]) return
+      const pair = pairOf(a, b)
+      if (this.#connections.has(pair)) return
+      const ends: [Peer, Peer] = a.index < b.index ? [a, b] : [b, a]
+      const connection: Connection = {
+        ends,
+        lives: [ends[0].life, ends[1].life],
+        open: [true, true],
+        lastMs: [0, 0],
+        downloads: [new Map(), new Map()],
+      }
+      this.#connections.set(pair, connection)
+      this.note(`${ends[0].name} and ${ends[1].name} are connected`)
+      for (const side of [0, 1] as const) {
+        // The other end may see the former connection end only now.
+        this.#enter(ends[side], arena => arena.peerClosed(ends[1 - side]?.id as PeerId))
+        this.#enter(ends[side], arena => arena.peerOpened(ends[1 - side]?.id as PeerId, ends[1 - side]?.name as string))
+      }
+    })
+  }
+
+  #disconnect(a: Peer, b: Peer): void {
+    const pair = pairOf(a, b)
+    const connection = this.#connections.get(pair)
+    if (!connection) return
+    this.#connections.delete(pair)
+    this.note(`${a.name} and ${b.name} are cut off`)
+    for (const side of [0, 1] as const) {
+      const peer = connection.ends[side]
+      const other = connection.ends[1 - side] as Peer
+      connection.open[side] = false
+      for (const { order, life } of connection.downloads[side].values()) if (peer.life === life) peer.disk.close(order.fd)
+      connection.downloads[side].clear()
+      this.after(this.chance() * 300, () => {
+        // Unless a new connection has come before the end of this one was noticed.
+        if (peer.life === connection.lives[side] && !this.#connections.has(pair)) this.#enter(peer, arena => arena.peerClosed(other.id))
+      })
+    }
+    this.after(500, () => this.#connect(a, b))
+  }
+
+  /** Cuts what `cut` names, and joins it again later. */
+  #sever(pairs: readonly (readonly [Peer, Peer])[], downMs: number): void {
+    for (const [a, b] of pairs) {
+      const pair = pairOf(a, b)
+      this.#severed.set(pair, (this.#severed.get(pair) ?? 0) + 1)
+      this.#disconnect(a, b)
+    }
+    this.after(downMs, () => {
+      for (const [a, b] of pairs) {
+        const pair = pairOf(a, b)
+        this.#severed.set(pair, Math.max(0, (this.#severed.get(pair) ?? 0) - 1))
+        this.#connect(a, b)
+      }
+    })
+  }
+
+  #send(connection: Connection, side: 0 | 1, header: ArenaWireMessage, payload?: Uint8Array): void {
+    const text = JSON.stringify(header)
+    const copy = payload && Uint8Array.from(payload)
+    const atMs = Math.max(connection.lastMs[side], this.nowMs + 0.1 + this.chance() * this.script.latencyMs)
+    connection.lastMs[side] = atMs
+    if (header.type === 'feed') this.feedEntries += header.entries.length
+    this.at(atMs, () => {
+      const far = side === 0 ? 1 : 0
+      const to = connection.ends[far]
+      const from = connection.ends[side]
+      if (!connection.open[far] || to.life !== connection.lives[far]) return
+      this.note(`${from.name}>${to.name} ${text}`)
+      const parsed = parse(text)
+      if (this.#answersDownload(connection, far, parsed, copy)) return
+      this.#enter(to, arena => arena.fromPeer(from.id, { type: 'wire', header: parsed, ...(copy && { payload: copy }) }))
+    })
+  }
+
+  #upload(connection: Connection, side: 0 | 1, order: Extract<ToPeer, { type: 'upload' }>): void {
+    const peer = connection.ends[side]
+    const { life } = peer
+    let next = order.from
+    const end = order.from + order.count
+    const more = () => {
+      if (peer.life !== life) return
+      if (!connection.open[side]) return peer.disk.close(order.fd)
+      const count = Math.min(LEAVES_PER_MESSAGE, end - next)
+      const bytes = Math.min(order.size, (next + count) * LEAF_BYTES) - next * LEAF_BYTES
+      const payload = peer.disk.readFd(order.fd, next * LEAF_BYTES, bytes)
+      if (payload.length < bytes) {
+        this.#send(connection, side, { type: 'fetch_failed', arena: ARENA, id: order.id, code: 'blob_changed', reason: 'shorter' })
+        return peer.disk.close(order.fd)
+      }
+      this.#send(connection, side, { type: 'leaves', arena: ARENA, id: order.id, from: next, count }, payload)
+      next += count
+      if (next < end) this.after(0.2 + this.chance() * 5, more)
+      else peer.disk.close(order.fd)
+    }
+    this.after(0.1 + this.chance() * 5, more)
+  }
+
+  /** What the connection's own thread does with leaves that were asked for. */
+  #answersDownload(connection: Connection, side: 0 | 1, header: ArenaWireMessage, payload: Uint8Array | undefined): boolean {
+    if (header.type !== 'leaves' && header.type !== 'fetch_failed') return false
+    const transfer = connection.downloads[side].get(header.id)
+    const peer = connection.ends[side]
+    const other = connection.ends[1 - side] as Peer
+    if (!transfer) return header.type === 'leaves'
+    const { order } = transfer
+    const end = (failure: Failure | null) => {
+      connection.downloads[side].delete(order.id)
+      peer.disk.close(order.fd)
+      this.#enter(peer, arena =>
+        arena.fromPeer(
+          other.id,
+          failure === null ? { type: 'downloaded', id: order.id } : { type: 'download_failed', id: order.id, failure },
+        ),
+      )
+    }
+    if (header.type === 'fetch_failed') {
+      end({ code: header.code as ErrorCode, message: header.reason })
+      return true
+    }
+    const bytes = payload ?? new Uint8Array(0)
+    const hashes = hashLeaves(bytes)
+    const start = (header.from - order.from) * HASH_BYTES
+    if (Buffer.compare(hashes, order.leaves.subarray(start, start + hashes.length)) !== 0) {
+      end({ code: 'leaf_invalid', message: 'it does not fit its hash' })
+      return true
+    }
+    peer.disk.writeFd(order.fd, header.from * LEAF_BYTES, bytes)
+    transfer.next += header.count
+    this.#enter(peer, arena => arena.fromPeer(other.id, { type: 'stored', id: order.id, from: header.from, count: header.count }))
+    if (transfer.next >= order.from + order.count && connection.downloads[side].has(order.id)) end(null)
+    return true
+  }
+
+  // Steps of the script
+
+  schedule(step: Step, baseMs: number): void {
+    const peer = this.peers[step.peer]
+    if (peer) this.at(baseMs + step.atMs, () => this.#do(peer, step))
+  }
+
+  #do(peer: Peer, step: Step): void {
+    this.note(`${peer.name} does ${JSON.stringify(step)}`)
+    this.count(`do ${step.do}`)
+    switch (step.do) {
+      case 'kill':
+        return this.#kill(peer, step.after, step.downMs, () => {})
+      case 'power':
+        return this.#kill(peer, step.after, step.downMs, () => this.#powerLoss(peer, step.disk, step.store))
+      case 'backup':
+        peer.backup = peer.tables.snapshot()
+        return
+      case 'lose_store':
+        return this.#kill(peer, 0, step.downMs, () => {
+          peer.tables = this.#newTables(new MemoryTables(), () => peer)
+        })
+      case 'restore_store':
+        return this.#kill(peer, 0, step.downMs, () => {
+          if (peer.backup) peer.tables = this.#newTables(peer.backup.snapshot(), () => peer)
+        })
+      case 'cut': {
+        const other = this.peers[step.other]
+        if (other && other !== peer) this.#sever([[peer, other]], step.downMs)
+        return
+      }
+      case 'partition':
+        return this.#sever(
+          this.peers.flatMap(a =>
+            this.peers.filter(b => a.index < b.index && ((step.mask >> a.index) & 1) !== ((step.mask >> b.index) & 1)).map(b => [a, b] as const),
+          ),
+          step.downMs,
+        )
+      case 'full':
+        peer.full++
+        this.after(step.downMs, () => {
+          peer.full = Math.max(0, peer.full - 1)
+        })
+        return
+      case 'clock':
+        peer.clockMs += step.jumpMs
+        return
+      case 'pause':
+        this.#setPaused(peer, true)
+        return this.after(step.downMs, () => this.#setPaused(peer, false))
+      default:
+        return peer.user.act(step)
+    }
+  }
+
+  #setPaused(peer: Peer, paused: boolean): void {
+    this.#enter(peer, arena => {
+      const { settings } = this.#settingsOf(peer)
+      arena.settings({ ...settings, paused })
+    })
+  }
+
+  #settingsOf(peer: Peer): { settings: Parameters<Arena['settings']>[0] } {
+    return {
+      settings: {
+        name: ARENA,
+        root: '/memory',
+        storePath: '/store',
+        author: (LETTERS[peer.index] as string).repeat(7) as Author,
+        peers: this.peers.map(other => other.id),
+        ignore: [],
+        conflicts: 'keep-both',
+        versions: { keepMs: 100 * 365 * 24 * 3600_000, bytesMax: 2 ** 40 },
+        guardDeletes: 1,
+        rescanMs: RESCAN_MS,
+        paused: false,
+      },
+    }
+  }
+
+  /** Everybody is up, everything is reachable, nothing is full; each looks at its whole disk once. */
+  heal(): void {
+    this.note('healed')
+    this.#healthy = true
+    this.#severed.clear()
+    for (const peer of this.peers) {
+      peer.full = 0
+      peer.fuse = null
+      this.start(peer)
+      this.#setPaused(peer, false)
+    }
+    for (const a of this.peers) for (const b of this.peers) this.#connect(a, b)
+    for (const peer of this.peers) {
+      this.#enter(peer, arena => {
+        arena.control({ type: 'control', id: 1, method: 'accept_guard', params: {} })
+        arena.control({ type: 'control', id: 2, method: 'rescan', params: {} })
+      })
+    }
+  }
+
+  trouble(): void {
+    this.#healthy = false
+    this.events = 0
+  }
+}
+
+const FILLING = new Set(['own stageFile', 'own stageOpen', 'own stageCopy', 'own stageCopyKept', 'own stageLink', 'makeFolder', 'linkKept', 'own keep'])
+
+function before(a: { atMs: number; order: number }, b: { atMs: number; order: number }): boolean {
+  return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order)
+}
+
+function pairOf(a: Peer, b: Peer): string {
+  return a.index < b.index ? `${a.index}-${b.index}` : `${b.index}-${a.index}`
+}
+
+function digest(bytes: Uint8Array): Uint8Array {
+  return engine.hash256(0x10, bytes)
+}
+
+function parse(text: string): ArenaWireMessage {
+  try {
+    return wire.parse(JSON.parse(text)) as ArenaWireMessage
+  } catch (error) {
+    throw new SimulationFailure('breach', `${(error as Error).message} in ${text.slice(0, 500)}`)
+  }
+}
+
+/** What a hasher's thread does, on a disk in memory. */
+function hashTask(disk: SimulatedDisk, task: HashTask): HashResult {
+  const path = task.path.slice('/memory/'.length)
+  const stat = disk.stat(path as EntryPath)
+  if (stat?.type !== 'file') return { changed: true }
+  if (stat.size !== task.size || stat.mtimeNs !== task.mtimeNs || stat.ino !== task.ino) return { changed: true }
+  const last = Math.min(task.from + task.count, leafCount(task.size))
+  return { leaves: hashLeaves(disk.readFile(path).subarray(task.from * LEAF_BYTES, last * LEAF_BYTES)) }
+}
+
+export type { BlobHash }
