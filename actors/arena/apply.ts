@@ -76,7 +76,6 @@ export class Applier {
   #passing = false
   #dirty = true
   #retries = 0
-  #progress = false
   #active = true
   #caughtUp: () => boolean = () => true
 
@@ -142,7 +141,6 @@ export class Applier {
       if (!this.#dirty) return
       this.#dirty = false
       this.#passing = true
-      this.#progress = false
       this.#cursor = null
       this.#removals = []
     }
@@ -196,7 +194,6 @@ export class Applier {
   #retryLater(): void {
     const { store, timers, clock } = this.#context
     const left = store.state().totals.pending - this.#fetching.size - this.#ready.size - this.#removals.length
-    if (this.#progress) this.#retries = 0
     if (left <= 0) {
       if (store.state().totals.pending === 0 && this.#syncing === null) this.#fetch.sweep()
       return
@@ -266,7 +263,6 @@ export class Applier {
     this.#fetching.delete(task.path)
     this.#ready.set(task.path, task)
     this.#readyBytes += task.bytes
-    this.#progress = true
   }
 
   #stage(task: Task, write: (slot: string) => void): void {
@@ -375,6 +371,12 @@ export class Applier {
       return this.again()
     }
     this.#problem(path, reason)
+    const task = this.#fetching.get(path)
+    if (task?.known.content.type === 'file' && !this.#fetch.wanted(path, task.known.content.hash)) {
+      // The fetcher has let go of it, because this disk failed: from the start, later.
+      this.#fetching.delete(path)
+      this.#retryLater()
+    }
     const entry = store.entry(path)
     if (!entry?.pending || entry.announced) return
     store.transact(writer => writer.putEntry({ ...entry, announced: true }, true))
@@ -501,21 +503,29 @@ export class Applier {
   #endBatch(tasks: Task[]): void {
     this.#syncing = null
     this.#syncingPaths = null
-    this.#run(tasks)
-    this.again()
+    this.#goOn(this.#run(tasks))
+  }
+
+  /** What was done may let other things be done at once; what could not be done gets its time. */
+  #goOn(done: number): void {
+    if (done > 0) {
+      this.#retries = 0
+      this.again()
+    } else this.#retryLater()
   }
 
   #remove(): void {
     // What a ready task is about to move is not removed.
     const tasks = this.#removals.filter(task => !this.#moving.has(task.path)).sort((a, b) => compareTree(b.path, a.path))
     this.#removals = []
-    for (let at = 0; at < tasks.length; at += BATCH_MAX) this.#run(tasks.slice(at, at + BATCH_MAX))
-    this.#wakeDormant(tasks)
-    if (this.#context.store.state().totals.pending > 0) this.again()
+    let done = 0
+    for (let at = 0; at < tasks.length; at += BATCH_MAX) done += this.#run(tasks.slice(at, at + BATCH_MAX))
+    this.wakeDormant(tasks.map(task => task.path))
+    if (this.#context.store.state().totals.pending > 0) this.#goOn(done)
   }
 
-  /** Writes down what will be done, does it, writes down that it was done. */
-  #run(tasks: readonly Task[]): void {
+  /** Writes down what will be done, does it, writes down that it was done. Returns how many steps were done. */
+  #run(tasks: readonly Task[]): number {
     const { store } = this.#context
     const steps: { task: Task; entry: Entry; intent: Intent }[] = []
     store.transact(writer => {
@@ -553,6 +563,7 @@ export class Applier {
     }
     this.#conclude(done, dropped)
     for (const task of tasks) this.#release(task)
+    return done.length
   }
 
   /** The task is over, however it ended. */
@@ -683,6 +694,7 @@ export class Applier {
     store.transact(writer =>
       writer.putEntry({ ...entry, have: entry.known, stamp: null, dormant: true, pending: false, announced: false, former: null }, true),
     )
+    this.#events.announced()
     return 'waits'
   }
 
@@ -696,11 +708,12 @@ export class Applier {
     }
   }
 
-  /** Folders that only held what has gone now. */
-  #wakeDormant(tasks: readonly Task[]): void {
+  /** Folders above these, if they only held what has gone now (R4). */
+  wakeDormant(paths: readonly EntryPath[]): void {
     const { store, disk } = this.#context
+    if (!this.#active) return
     const folders = new Set<EntryPath>()
-    for (const task of tasks) for (const folder of ancestorsOf(task.path)) folders.add(folder)
+    for (const path of paths) for (const folder of ancestorsOf(path)) folders.add(folder)
     for (const folder of [...folders].sort((a, b) => compareTree(b, a))) {
       const entry = store.entry(folder)
       if (!entry?.dormant || store.hasLivingBelow(folder)) continue

@@ -69,6 +69,8 @@ export class Arena {
   #probe = 0
   #verifies = new Set<Verify>()
   #watcherFault: string | null = null
+  /** What the peers were told last of our looking at the disk. */
+  #scanningSaid = false
 
   constructor(parts: ArenaParts) {
     this.#parts = parts
@@ -78,6 +80,7 @@ export class Arena {
     this.#local = new LocalChanges(context, {
       announced: () => this.#announced(),
       pending: () => this.#apply.again(),
+      emptied: paths => this.#apply.wakeDormant(paths),
       guard: reason => this.#stop(reason),
       scanning: () => this.#checkRoot(),
       scanned: () => this.#scanned(),
@@ -586,6 +589,11 @@ export class Arena {
 
   /** Answers probes and settles whose time has come: run after everything, it looks at what is. */
   #answerWaiting(): void {
+    if (this.#scanning !== this.#scanningSaid) {
+      this.#scanningSaid = this.#scanning
+      this.#feed.stateSoon()
+      this.#statusSoon()
+    }
     if (this.#probed.size > 0 && !this.#local.scanning && this.#local.quiet) {
       for (const [peer, probe] of this.#probed) this.#feed.answerProbe(peer, probe)
       this.#probed.clear()

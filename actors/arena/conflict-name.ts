@@ -4,7 +4,7 @@ import { NAME_BYTES_MAX } from '../../protocol/limits.ts'
 import { joinPath, nameOf, parentOf } from '../../protocol/path.ts'
 import type { Version } from './version.ts'
 
-const PATTERN = /^(.+)\.conflict-(\d{8}-\d{6})-([A-Z2-7]{7})(?:-([0-9a-f]{8}))?(\.[^.]*)?$/
+const PATTERN = /^(.+)\.conflict-(\d{8}-\d{6})-([A-Z2-7]{7})(?:-([0-9a-f]{8}))?(\.[^.]*)?$/s
 
 /**
  * `NAME.conflict-<YYYYMMDD-HHMMSS of its mtime, UTC>-<author>.EXT`; with `distinct`, eight digits more tell apart two losers

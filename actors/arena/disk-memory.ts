@@ -570,13 +570,12 @@ export class MemoryDisk implements Disk {
   }
 
   #find(path: string): TreeNode | null {
-    try {
-      const { folder, name } = this.#parent(path)
-      return folder.children.get(name) ?? null
-    } catch (error) {
-      if (error instanceof DiskError) return null
-      throw error
+    let node: TreeNode | undefined = this.#root
+    for (const name of path.split('/')) {
+      if (node?.type !== 'dir') return null
+      node = node.children.get(name)
     }
+    return node ?? null
   }
 
   #demand(path: string): TreeNode {

@@ -28,7 +28,8 @@ export interface PeerSession {
   /** What its `arena_open` said; null: not yet, so nothing flows. */
   theirs: { replica: ReplicaId; session: SessionToken; seq: number } | null
   lastSession: SessionToken | null
-  closedByThem: boolean
+  /** One side has said `arena_close` since our last `arena_open`: theirs must be answered with another one. */
+  closed: boolean
   /** Ours: given out in batches, and acknowledged. */
   sent: number
   acknowledged: number
@@ -40,6 +41,7 @@ export interface PeerSession {
   stateSaid: string
   /** Why nothing flows. */
   reason: string | null
+  absent: boolean
   driftSinceMs: number | null
   rereadAtMs: number
 }
@@ -81,7 +83,7 @@ export class Feed {
       name,
       theirs: null,
       lastSession: null,
-      closedByThem: false,
+      closed: false,
       sent: 0,
       acknowledged: 0,
       openBatches: 0,
@@ -90,6 +92,7 @@ export class Feed {
       state: null,
       stateSaid: '',
       reason: null,
+      absent: false,
       driftSinceMs: null,
       rereadAtMs: 0,
     })
@@ -123,6 +126,8 @@ export class Feed {
     const { store, settings } = this.#context
     const state = store.state()
     const read = store.peer(peer)?.read ?? null
+    const session = this.sessions.get(peer)
+    if (session) session.closed = false
     this.#send(peer, {
       type: 'arena_open',
       arena: settings.name,
@@ -144,10 +149,20 @@ export class Feed {
     const ours = settings.conflicts === 'newest' ? 'newest' : 'keep-both'
     if (message.conflicts !== ours) {
       session.reason = `it has conflicts = "${message.conflicts}", we have "${ours}": make both the same`
+      session.theirs = null
+      session.closed = true
+      session.state = null
       this.#send(peer, { type: 'arena_close', arena: settings.name, code: 'not_allowed', reason: session.reason })
       return this.#events.peerChanged()
     }
     const { replica, read } = message
+    if (replica === store.state().replica) {
+      // One of the two stores is a copy of the other, and both go on counting as one.
+      log(this.#context, 'arena_rolled_back', { peer: session.name })
+      this.#freshReplica()
+      for (const id of this.sessions.keys()) this.#sayOpen(id)
+      return
+    }
     if (read !== null && read.replica === store.state().replica && !this.#isOurs(read)) {
       // The peer read what this store no longer knows of: it is this store that went back.
       log(this.#context, 'arena_rolled_back', { peer: session.name, seq: read.seq })
@@ -157,8 +172,7 @@ export class Feed {
       return
     }
     // Its arena was started or opened again on a living connection: it knows nothing of what we said before.
-    const restarted = session.closedByThem || (session.lastSession !== null && session.lastSession !== message.session)
-    session.closedByThem = false
+    const restarted = session.closed || (session.lastSession !== null && session.lastSession !== message.session)
     session.lastSession = message.session
     const current = store.state()
     const from = read !== null && read.replica === current.replica ? read.seq : 0
@@ -175,6 +189,7 @@ export class Feed {
     })
     session.theirs = { replica, session: message.session, seq: message.seq }
     session.reason = null
+    session.absent = false
     session.sent = from
     session.acknowledged = from
     session.openBatches = 0
@@ -192,9 +207,11 @@ export class Feed {
     const session = this.sessions.get(peer)
     if (!session) return
     session.theirs = null
-    session.closedByThem = true
+    session.closed = true
     session.state = null
     session.reason = message.reason
+    // A peer that does not have this arena is not waited for.
+    session.absent = message.code === 'arena_unknown'
     this.#events.peerChanged()
   }
 
@@ -319,7 +336,8 @@ export class Feed {
     const { store, settings } = this.#context
     if (!session?.theirs) return
     if (message.source !== session.theirs.replica || message.reader !== store.state().replica) return
-    if (message.from !== session.received || message.to < message.from) {
+    // What comes twice, as after crossing `arena_open`s, changes nothing; what is missing must not be guessed.
+    if (message.from > session.received || message.to < message.from) {
       throw new SyncError('message_invalid', `a gap in the feed: ${message.from} after ${session.received}`)
     }
     const policy = settings.conflicts === 'newest' ? 'newest' : 'keep-both'
@@ -328,7 +346,7 @@ export class Feed {
     const before = store.peer(peer)
     const pending: EntryPath[] = []
     let fresh = 0
-    const cursor: Cursor = { replica: session.theirs.replica, session: session.theirs.session, seq: message.to }
+    const cursor: Cursor = { replica: session.theirs.replica, session: session.theirs.session, seq: Math.max(session.received, message.to) }
     store.transact(writer => {
       message.entries.forEach((wire, index) => {
         const outcome = this.#learn(writer, peer, wire.path, versions[index] as Version)
@@ -338,7 +356,7 @@ export class Feed {
       })
       writer.putPeer(peer, { acknowledged: before?.acknowledged ?? null, read: cursor })
     })
-    session.received = message.to
+    session.received = cursor.seq
     count(this.#context, { feed_entries_received: message.entries.length, feed_entries_new: fresh })
     const { replica } = session.theirs
     store.flushed(() => {
@@ -356,7 +374,8 @@ export class Feed {
     })
     if (sources.length > 0) this.#events.sources(peer, sources)
     if (pending.length > 0) this.#events.pending(pending)
-    if (fresh > 0) this.pump()
+    // Also what we only say again.
+    this.pump()
     this.stateSoon()
     this.#events.peerChanged()
   }
@@ -449,6 +468,7 @@ export class Feed {
 
   /** What keeps this peer and us from consensus, or null. */
   missingWith(session: PeerSession, root: string, lastSeq: number): string | null {
+    if (session.absent) return null
     if (session.reason !== null) return `${session.name}: ${session.reason}`
     if (!session.theirs) return null
     if (!session.state) return `${session.name} has not said its state yet`

@@ -9,6 +9,8 @@ import { ancestorsOf, nameOf, parentOf } from '../../protocol/path.ts'
 export const IGNORE_FILE = '.realizeignore'
 /** Bytes of one rule file that are read; the rest is not. */
 export const IGNORE_FILE_BYTES_MAX = 256 * 1024
+/** Two names that differ in case are two names. */
+const OPTIONS = { ignorecase: false }
 
 export class IgnoreRules {
   readonly #folders = new Map<EntryPath | '', Ignore>()
@@ -20,14 +22,14 @@ export class IgnoreRules {
 
   /** Replaces the rules of the configuration. */
   configure(patterns: readonly string[]): void {
-    this.#configured = patterns.length > 0 ? ignore().add([...patterns]) : null
+    this.#configured = patterns.length > 0 ? ignore(OPTIONS).add([...patterns]) : null
   }
 
   /** Sets or takes away (null) the rules of one folder's `.realizeignore`; true if that changed anything. */
   setFolder(folder: EntryPath | undefined, text: string | null): boolean {
     const key = folder ?? ''
     if (text === null || text.trim() === '') return this.#folders.delete(key)
-    this.#folders.set(key, ignore().add(text))
+    this.#folders.set(key, ignore(OPTIONS).add(text))
     return true
   }
 

@@ -72,6 +72,8 @@ export interface LocalEvents {
   announced(): void
   /** These paths may now be worked on, or must be again. */
   pending(): void
+  /** Nothing is at these paths any more: the folders above them may have held nothing else. */
+  emptied(paths: readonly EntryPath[]): void
   /** The arena must stop and ask. */
   guard(reason: string): void
   /** A full scan is about to begin; false: the root is not the one that was synced, so it must not. */
@@ -281,15 +283,20 @@ export class LocalChanges {
     const paths = [...this.#touched].sort(compareTree)
     this.#touched.clear()
     const present: { path: EntryPath; stat: DiskStat; entry: Entry | undefined }[] = []
+    const emptied: EntryPath[] = []
     // First what is gone, so that what is new can be recognised as its other half.
     for (const path of paths) {
       const stat = this.#stat(path)
-      if (this.rules.ignores(path, stat?.type === 'dir')) continue
+      if (this.rules.ignores(path, stat?.type === 'dir')) {
+        if (stat === null) emptied.push(path)
+        continue
+      }
       const entry = store.entry(path)
       if (stat !== null) present.push({ path, stat, entry })
       else if (entry) this.#missingTree(entry)
       else problems.clear(path)
     }
+    if (emptied.length > 0) this.#events.emptied(emptied)
     for (const { path, stat, entry } of present) {
       // A folder that was not known may hold what the watcher was too late for.
       const unknownFolder = stat.type === 'dir' && differs(entry, stat)
@@ -362,6 +369,8 @@ export class LocalChanges {
         return this.#context.problems.set(difference.path, difference.reason)
       case 'rules':
         return this.#readRules(difference.folder)
+      case 'emptied':
+        return this.#events.emptied([difference.path])
       case 'progress':
         this.#looked += difference.looked
         return
@@ -638,6 +647,8 @@ export class LocalChanges {
     }
     count(this.#context, { local_changes: events.length })
     tell(this.#context, events)
+    const gone = changes.filter(change => change.content.type === 'gone')
+    if (gone.length > 0) this.#events.emptied(gone.map(change => change.path))
     if (announced) this.#events.announced()
     if (pending) this.#events.pending()
   }

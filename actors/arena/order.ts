@@ -19,7 +19,7 @@ export function compareNames(a: string, b: string): number {
 /** UTF-16 puts surrogates below U+E000..U+FFFF, UTF-8 above. */
 function weight(unit: number): number {
   if (unit === 0x2f) return 0
-  return unit >= 0xe000 ? unit - 0x2000 : unit >= 0xd800 ? unit + 0x800 : unit
+  return unit >= 0xe000 ? unit - 0x800 : unit >= 0xd800 ? unit + 0x2000 : unit
 }
 
 export function isBelow(path: EntryPath, folder: EntryPath): boolean {

@@ -2,7 +2,7 @@
  * What must be done on the disk so that an entry's `have` becomes its `known`. Pure: looks at the entry, never at the disk.
  */
 import type { Entry } from './store.ts'
-import { type FileContent, includes, living, mtimeOf, sameContent, type SymlinkContent, type Version } from './version.ts'
+import { compareVectors, type FileContent, living, mtimeOf, sameContent, type SymlinkContent, type Version } from './version.ts'
 
 export type Work =
   /** Nothing is to be done: what is here is what is known. */
@@ -45,13 +45,15 @@ export function workFor(entry: Entry, policy: 'keep-both' | 'newest' | 'local'):
 
 /**
  * Whether applying `known` replaces something on this disk that it does not include: then that is kept as a conflict copy
- * (R3). Folders hold nothing of their own; content that a deletion remembers having deleted needs no copy (R7).
+ * (R3). One vector for two contents includes neither. Folders hold nothing of their own.
  */
 export function loses(entry: Entry): boolean {
   const { known, have } = entry
-  return living(have) && have.content.type !== 'dir' && !includes(known.vector, have.vector) && !sameContent(known.content, have.content)
+  if (!living(have) || have.content.type === 'dir' || sameContent(known.content, have.content)) return false
+  return compareVectors(known.vector, have.vector) !== 'newer'
 }
 
+/** Content that a deletion remembers having deleted needs no copy (R7): it is in the version store. */
 export function needsCopy(entry: Entry): boolean {
   return loses(entry) && !wasDeleted(entry.known, entry.have)
 }

@@ -1,4 +1,7 @@
-/** Tables in memory, for the simulator: sorted arrays, with a transaction that can be undone. */
+/**
+ * Tables in memory, for the simulator: sorted arrays, with a transaction that can be undone. Values are handed out as they
+ * are, not as copies: nobody may change one.
+ */
 import type { Row, TableName, Tables } from './tables.ts'
 
 export class MemoryTables implements Tables {
@@ -12,7 +15,7 @@ export class MemoryTables implements Tables {
   }
 
   get(name: TableName, key: Buffer): unknown {
-    return structuredClone(this.#table(name).values.get(key.toString('latin1')))
+    return this.#table(name).values.get(key.toString('latin1'))
   }
 
   range(name: TableName, start: Buffer | null, end: Buffer | null, limit: number, descending = false): Row[] {
@@ -22,7 +25,7 @@ export class MemoryTables implements Tables {
     const chosen = descending
       ? keys.slice(Math.max(first, last - limit), Math.max(first, last)).reverse()
       : keys.slice(first, Math.min(last, first + limit))
-    return chosen.map(key => ({ key: Buffer.from(key, 'latin1'), value: structuredClone(values.get(key)) }))
+    return chosen.map(key => ({ key: Buffer.from(key, 'latin1'), value: values.get(key) }))
   }
 
   put(name: TableName, key: Buffer, value: unknown): void {
@@ -31,7 +34,7 @@ export class MemoryTables implements Tables {
     const had = table.values.has(text)
     const before = table.values.get(text)
     if (!had) table.keys.splice(lowerBound(table.keys, text), 0, text)
-    table.values.set(text, structuredClone(value))
+    table.values.set(text, value)
     this.#undo?.push(() => (had ? table.values.set(text, before) : this.#drop(name, text)))
   }
 
@@ -75,7 +78,7 @@ export class MemoryTables implements Tables {
     for (const [name, table] of this.#tables) {
       const target = copy.#table(name)
       target.keys.push(...table.keys)
-      for (const [key, value] of table.values) target.values.set(key, structuredClone(value))
+      for (const [key, value] of table.values) target.values.set(key, value)
     }
     return copy
   }

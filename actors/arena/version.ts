@@ -147,12 +147,13 @@ export function meet(ours: Version | null, theirs: Version): Meeting {
   if (ours === null) return { known: theirs, outcome: 'theirs', conflict: false }
   const order = compareVectors(ours.vector, theirs.vector)
   const equal = sameContent(ours.content, theirs.content)
-  if (order === 'same' && equal && mtimeOf(ours.content) === mtimeOf(theirs.content)) {
-    return { known: ours, outcome: 'same', conflict: false }
-  }
   if (order === 'newer') return { known: ours, outcome: 'ours', conflict: false }
   if (order === 'older') return { known: theirs, outcome: 'theirs', conflict: false }
-  if (equal) return merge(ours, theirs)
+  if (equal) {
+    // Merges in another order can leave one vector with another mtime or author: then the greater, like any merge.
+    const meeting = merge(ours, theirs)
+    return order === 'same' && sameInAll(meeting.known, ours) ? { known: ours, outcome: 'same', conflict: false } : meeting
+  }
   // Concurrent, or one vector for two contents (a store was copied): the same winner everywhere.
   const theyWin = compareWinners(theirs, ours) > 0
   return { known: theyWin ? theirs : ours, outcome: theyWin ? 'theirs' : 'ours', conflict: true }
@@ -166,6 +167,12 @@ function merge(ours: Version, theirs: Version): Meeting {
     author: ours.author > theirs.author ? ours.author : theirs.author,
   }
   return { known, outcome: 'merged', conflict: false }
+}
+
+/** Whether two versions of one vector and content are the same in what a merge chooses, too. */
+function sameInAll(a: Version, b: Version): boolean {
+  const remembered = ({ content }: Version) => (content.type === 'gone' ? content.deleted : null)
+  return a.g === b.g && a.author === b.author && mtimeOf(a.content) === mtimeOf(b.content) && remembered(a) === remembered(b)
 }
 
 /** The later mtime; of tombstones the greater remembered hash, so that the order of merging does not show. */

@@ -53,7 +53,7 @@ export class VersionStore {
     timers.soon('prune', clock.nowMs() + waitMs, () => this.prune())
   }
 
-  /** Drops what is too old, then the oldest until the rest fits; and files that no row speaks of. */
+  /** Drops what is too old, then the oldest until the rest fits; and old files that no row speaks of: a rolled-back store's. */
   prune(): void {
     const { store, disk, settings, clock } = this.#context
     const rows = store.kept(null, Number.MAX_SAFE_INTEGER).reverse()
@@ -77,6 +77,18 @@ export class VersionStore {
       }
       count(this.#context, { versions_dropped: dropped.length })
     }
+    this.#dropStray(new Set(rows.map(row => row.id)), oldestMs)
     this.#soon(PRUNE_MS)
+  }
+
+  #dropStray(known: ReadonlySet<string>, oldestMs: number): void {
+    const { disk } = this.#context
+    try {
+      for (const id of disk.keptList()) {
+        if (!known.has(id) && Number.parseInt(id, 36) < oldestMs) disk.keptRemove(id)
+      }
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+    }
   }
 }

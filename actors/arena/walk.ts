@@ -15,12 +15,16 @@ export type Difference =
   /** Nothing is there where `have` is something. */
   | { is: 'missing'; path: EntryPath; entry: Entry }
   | { is: 'problem'; path: string; reason: string }
+  /** Nothing is in a folder that only held something; `path` is what might have been in it. */
+  | { is: 'emptied'; path: EntryPath }
   /** A rule file was met, before the rest of its folder. */
   | { is: 'rules'; folder: EntryPath | undefined }
   /** Names looked at since the last word. */
   | { is: 'progress'; looked: number }
 
 const PAGE = 512
+/** Stands for any name in an empty folder. */
+const EMPTY = '-'
 /** Names between two words of progress. */
 const PROGRESS = 500
 
@@ -64,7 +68,7 @@ export function* walk(disk: Disk, store: Store, rules: IgnoreRules, under: Entry
     } catch (error) {
       if (!(error instanceof DiskError) || folder === undefined) throw error
       // Gone meanwhile: what was below it is missing. Not readable: unknown.
-      if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR') {
+      if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR' && error.code !== 'ELOOP') {
         unseen = folder
         yield { is: 'problem', path: folder, reason: `the folder cannot be read (${error.code}): check its permissions` }
       }
@@ -101,7 +105,9 @@ export function* walk(disk: Disk, store: Store, rules: IgnoreRules, under: Entry
     if (known) take()
     if (rules.ignoresChild(path, item.stat.type === 'dir')) continue
     if (differs(known, item.stat)) yield { is: 'found', path, stat: item.stat, entry: known }
-    if (item.stat.type === 'dir') yield* open(path)
+    if (item.stat.type !== 'dir') continue
+    yield* open(path)
+    if (known?.dormant && stack.at(-1)?.entries.length === 0) yield { is: 'emptied', path: joinPath(path, EMPTY) }
   }
   for (let entry = peek(); entry !== undefined; entry = peek()) {
     take()

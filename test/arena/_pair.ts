@@ -72,6 +72,7 @@ export class Peer {
   #hashes: { id: number; tasks: HashTask[] }[] = []
   #control = 0
   #ticks = 0n
+  #life = 0
 
   /** `letter` from A to Z gives the peer its name, author and id. */
   constructor(world: World, letter: string, settings: Partial<ArenaSettings> = {}) {
@@ -126,6 +127,7 @@ export class Peer {
     this.arena = new Arena({ context, digest, boot: this.boot, rootLost: reason => void (this.rootLost = reason) })
     this.#hashes = []
     this.running = true
+    this.#endSyncs()
     this.arena.start()
     for (const { from, to } of world.links) {
       if (from !== this) continue
@@ -138,9 +140,16 @@ export class Peer {
     return this
   }
 
+  /** A sync that was asked for in an earlier life is answered to nobody. */
+  #endSyncs(): void {
+    const life = ++this.#life
+    this.disk.sync = done => MemoryDisk.prototype.sync.call(this.disk, error => void (life === this.#life && done(error)))
+  }
+
   /** Gone without a word, as after a kill. */
   stop(): void {
     this.running = false
+    this.#life++
     this.#hashes = []
     for (const link of this.world.links) {
       if (link.from !== this && link.to !== this) continue
@@ -156,6 +165,18 @@ export class Peer {
     return this.start()
   }
 
+  /** Starts the arena so that it dies at its `step`th change of disk or store, before or after it. */
+  startDying(step: number): this {
+    let left = step
+    const die = (): null => {
+      if (--left === 0) throw new Killed()
+      return null
+    }
+    this.start(new DyingTables(this.tables, die))
+    this.disk.fault = die
+    return this
+  }
+
   #deliver(output: ArenaOutput): void {
     if (output.to === 'peer') {
       const link = this.world.links.find(item => item.from === this && item.to.id === output.peer)
@@ -168,7 +189,7 @@ export class Peer {
     else if (report.type === 'reply') this.replies.set(report.id, { result: report.result })
     else if (report.type === 'refused') this.replies.set(report.id, { failure: report.failure })
     else if (report.type === 'log') this.logged.push(report.event)
-    else if (report.type === 'history') this.history.push(report.event)
+    else if (report.type === 'history') this.history.push(...report.events)
   }
 
   /** Answers one request of the hasher; false if there is none. */
@@ -294,6 +315,31 @@ export class Peer {
   get state(): ArenaStatus {
     return this.arena.status()
   }
+}
+
+/** Thrown through an arena where it is killed. */
+export class Killed extends Error {}
+
+/** Tables under a process that may die before and after each transaction. */
+class DyingTables implements Tables {
+  readonly #tables: Tables
+  readonly #die: () => null
+
+  constructor(tables: Tables, die: () => null) {
+    this.#tables = tables
+    this.#die = die
+  }
+  get: Tables['get'] = (table, key) => this.#tables.get(table, key)
+  range: Tables['range'] = (...query) => this.#tables.range(...query)
+  put: Tables['put'] = (table, key, value) => this.#tables.put(table, key, value)
+  remove: Tables['remove'] = (table, key) => this.#tables.remove(table, key)
+  transact: Tables['transact'] = change => {
+    this.#die()
+    this.#tables.transact(change)
+    this.#die()
+  }
+  flushed: Tables['flushed'] = done => this.#tables.flushed(done)
+  close: Tables['close'] = () => this.#tables.close()
 }
 
 /** Peers A, B, C …, started, all connected with each other. */

@@ -80,7 +80,7 @@ export class SimulatedTables implements Tables {
 
   put(table: TableName, key: Buffer, value: unknown): void {
     this.#live.put(table, key, value)
-    this.#writes.push({ table, key, value: structuredClone(value), gone: false })
+    this.#writes.push({ table, key, value, gone: false })
   }
 
   remove(table: TableName, key: Buffer): void {

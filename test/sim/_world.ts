@@ -11,9 +11,9 @@ import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import { hashLeaves, leafCount } from '../../actors/hasher/merkle.ts'
 import { type ErrorCode, type Failure, SyncError } from '../../protocol/error.ts'
-import type { ArenaName, Author, BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
+import type { ArenaName, Author, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
-import type { ArenaReport, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
+import type { ArenaReport, ArenaSettings, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import { randomFrom } from '../system/_random.ts'
 import { bytesHeld, Ledger } from './_ledger.ts'
@@ -39,7 +39,8 @@ export interface Peer {
   store: Store | null
   tables: SimulatedTables
   boot: number
-  clockMs: number
+  /** What is wrong with its wall clock. */
+  readonly clock: { aheadMs: number }
   /** Counts starts: what an earlier process asked for is not answered to a later one. */
   life: number
   wakes: number
@@ -169,8 +170,9 @@ export class World {
   #makePeer(index: number): Peer {
     const letter = LETTERS[index] as string
     const author = letter.repeat(7)
+    const clock = { aheadMs: 0 }
     const disk = new SimulatedDisk(
-      { nowNs: () => this.#nowNs(peer) },
+      { nowNs: () => this.#nowNs(clock) },
       { change: (operation, path) => this.#changing(peer, operation, path), syncing: complete => this.#syncing(peer, complete) },
     )
     const user = new User({
@@ -192,7 +194,7 @@ export class World {
       store: null,
       tables: this.#newTables(new MemoryTables(), () => peer),
       boot: 0,
-      clockMs: 0,
+      clock,
       life: 0,
       wakes: 0,
       fuse: null,
@@ -218,12 +220,12 @@ export class World {
     )
   }
 
-  wallMs(peer: Peer): number {
-    return START_MS + Math.floor(this.nowMs) + peer.clockMs
+  #wallMs(clock: Peer['clock']): number {
+    return START_MS + Math.floor(this.nowMs) + clock.aheadMs
   }
 
-  #nowNs(peer: Peer): bigint {
-    return BigInt(this.wallMs(peer)) * 1_000_000n + BigInt(++this.#tick % 1_000_000)
+  #nowNs(clock: Peer['clock']): bigint {
+    return BigInt(this.#wallMs(clock)) * 1_000_000n + BigInt(++this.#tick % 1_000_000)
   }
 
   start(peer: Peer): void {
@@ -240,25 +242,13 @@ export class World {
         boot: `boot-${peer.boot}`,
       })
       peer.store = store
-      const { life } = peer
+      const { life, clock } = peer
       const arena = new Arena({
         context: {
-          settings: {
-            name: ARENA,
-            root: '/memory',
-            storePath: '/store',
-            author: (LETTERS[peer.index] as string).repeat(7) as Author,
-            peers: this.peers.map(other => other.id),
-            ignore: [],
-            conflicts: 'keep-both',
-            versions: { keepMs: 100 * 365 * 24 * 3600_000, bytesMax: 2 ** 40 },
-            guardDeletes: 1,
-            rescanMs: RESCAN_MS,
-            paused: false,
-          },
+          settings: this.#settingsOf(peer, false),
           store,
           disk: peer.disk,
-          clock: { nowMs: () => this.nowMs, wallMs: () => this.wallMs(peer) },
+          clock: { nowMs: () => this.nowMs, wallMs: () => this.#wallMs(clock) },
           random: () => this.#hex(),
           deliver: output => {
             if (peer.life === life) this.#deliver(peer, output)
@@ -436,8 +426,9 @@ export class World {
         this.#enter(peer, arena => arena.hashed(id, results))
       })
     } else if (report.type === 'history') {
-      const { action, path, other, author } = report.event
-      this.note(`${peer.name} history ${action} ${path}${other === undefined ? '' : ` from ${other}`} by ${author}`)
+      for (const { action, path, other, author } of report.events) {
+        this.note(`${peer.name} history ${action} ${path}${other === undefined ? '' : ` from ${other}`} by ${author}`)
+      }
     }
   }
 
@@ -633,7 +624,7 @@ export class World {
         })
         return
       case 'clock':
-        peer.clockMs += step.jumpMs
+        peer.clock.aheadMs += step.jumpMs
         return
       case 'pause':
         this.#setPaused(peer, true)
@@ -644,27 +635,22 @@ export class World {
   }
 
   #setPaused(peer: Peer, paused: boolean): void {
-    this.#enter(peer, arena => {
-      const { settings } = this.#settingsOf(peer)
-      arena.settings({ ...settings, paused })
-    })
+    this.#enter(peer, arena => arena.settings(this.#settingsOf(peer, paused)))
   }
 
-  #settingsOf(peer: Peer): { settings: Parameters<Arena['settings']>[0] } {
+  #settingsOf(peer: Peer, paused: boolean): ArenaSettings {
     return {
-      settings: {
-        name: ARENA,
-        root: '/memory',
-        storePath: '/store',
-        author: (LETTERS[peer.index] as string).repeat(7) as Author,
-        peers: this.peers.map(other => other.id),
-        ignore: [],
-        conflicts: 'keep-both',
-        versions: { keepMs: 100 * 365 * 24 * 3600_000, bytesMax: 2 ** 40 },
-        guardDeletes: 1,
-        rescanMs: RESCAN_MS,
-        paused: false,
-      },
+      name: ARENA,
+      root: '/memory',
+      storePath: '/store',
+      author: (LETTERS[peer.index] as string).repeat(7) as Author,
+      peers: this.peers.map(other => other.id),
+      ignore: [],
+      conflicts: 'keep-both',
+      versions: { keepMs: 100 * 365 * 24 * 3600_000, bytesMax: 2 ** 40 },
+      guardDeletes: 1,
+      rescanMs: RESCAN_MS,
+      paused,
     }
   }
 
@@ -725,5 +711,3 @@ function hashTask(disk: SimulatedDisk, task: HashTask): HashResult {
   const last = Math.min(task.from + task.count, leafCount(task.size))
   return { leaves: hashLeaves(disk.readFile(path).subarray(task.from * LEAF_BYTES, last * LEAF_BYTES)) }
 }
-
-export type { BlobHash }

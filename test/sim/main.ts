@@ -1,5 +1,6 @@
 /** Runs many seeds and says which fail, why, and the least script that still does: `npm run sim -- --seeds 1000 --faults all`. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { run, shrink } from './_run.ts'
 import { FAULTS, type Faults, makeScript, type Script } from './_script.ts'
@@ -17,6 +18,8 @@ const { values } = parseArgs({
     /** Print the course of a single seed, or of a saved script. */
     trace: { type: 'boolean', default: false },
     script: { type: 'string' },
+    /** Write shrunk scripts into this folder. */
+    save: { type: 'string' },
   },
   allowNegative: true,
 })
@@ -54,6 +57,10 @@ function seeds(): void {
       const least = shrink(script, outcome.failure.kind)
       say(`  ${least.steps.length} of ${script.steps.length} steps: ${run(least).failure?.message}`)
       say(JSON.stringify(least))
+      if (values.save !== undefined) {
+        const saved: Script = { ...least, found: outcome.failure.kind }
+        writeFileSync(join(values.save, `${outcome.failure.kind.replaceAll(' ', '-')}-${seed}.json`), `${JSON.stringify(saved, null, 2)}\n`)
+      }
     }
     if (failed.length >= Number(values.failures)) break
   }

@@ -5,7 +5,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import type { ArenaName } from '../../protocol/ids.ts'
-import type { ArenaStatus } from '../../protocol/status.ts'
+import { within } from '../_deadline.ts'
 import { type Cleaning, temporaryFolder } from '../_temp.ts'
 import { Peer } from './_peer.ts'
 import { differences, type Tree, treeOf } from './_tree.ts'
@@ -115,9 +115,13 @@ export class Household {
     for (let round = 0; round < rounds; round++)
       for (const peer of peers) await peer.call('wait', { arena: arenaName(arena), timeoutSeconds: seconds })
     // The question to a later peer may have made an earlier one look at its disk again.
-    const agree = (root: string) => (status: ArenaStatus) => status.consensus && status.root === root
-    const { root } = await peers[0]!.untilArena('is in consensus', arena, status => status.consensus, seconds * 1000)
-    for (const peer of peers) await peer.untilArena(`is in consensus on ${root}`, arena, agree(root), seconds * 1000)
+    const endMs = performance.now() + seconds * 1000
+    for (;;) {
+      const changed = Promise.race(peers.map(peer => peer.changed()))
+      const states = await Promise.all(peers.map(peer => peer.arena(arena)))
+      if (states.every(state => state.consensus && state.root === states[0]!.root)) return
+      await within(Math.max(0, endMs - performance.now()), () => `they agree: ${JSON.stringify(states)}`, changed)
+    }
   }
 
   /** Settles, and asserts that all roots hold the same; what they hold. */

@@ -211,6 +211,11 @@ export class Peer {
     return within(ms, () => `${this.name}: ${what}; its status: ${JSON.stringify(this.latest)}`, seen())
   }
 
+  /** Resolves with the next status that it sends. */
+  async changed(): Promise<void> {
+    await once(this.changes, 'status')
+  }
+
   async untilArena(
     what: string,
     arena: string,

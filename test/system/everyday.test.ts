@@ -20,30 +20,45 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { arenaName, Household } from './_household.ts'
 import type { Peer } from './_peer.ts'
 import { randomBytesFrom } from './_random.ts'
 import { type Content, differences, makeTree, treeOf } from './_tree.ts'
 
-const undo: (() => unknown)[] = []
+let undo: (() => unknown)[] = []
 let household: Household
 let alice: Peer
 let bob: Peer
+/** A test has failed: what comes after it gets services of its own. */
+let failed = true
 
-test.before(async () => {
-  household = new Household({ teardown: (one: () => unknown) => undo.unshift(one) })
-  ;[alice, bob] = await household.couple()
-  // Enough that never changes, so that no case deletes a great part of the arena.
-  const still: Record<string, Content> = {}
-  for (let i = 0; i < 200; i++) still[`still/${i}`] = `still ${i}`
-  makeTree(household.root(alice), still)
-  await household.settled()
-})
+/** One couple serves all tests for as long as they pass. */
+async function begin(t: ExecutionContext): Promise<void> {
+  if (failed) {
+    await end()
+    household = new Household({ teardown: (one: () => unknown) => undo.unshift(one) })
+    ;[alice, bob] = await household.couple()
+    // Enough that never changes, so that no case deletes a great part of the arena.
+    makeTree(
+      household.root(alice),
+      Object.fromEntries(Array.from({ length: 200 }, (_, i) => [`still/${i}`, `still ${i}`])),
+    )
+    await household.settled()
+    failed = false
+  }
+  household.explain(t)
+  t.teardown(() => {
+    failed = !t.passed
+  })
+}
 
-test.after.always('the services end', async () => {
+async function end(): Promise<void> {
   for (const one of undo) await one()
-})
+  undo = []
+}
+
+test.after.always('the services end', end)
 
 /** What is there before, made by one peer; and what the other does to it. */
 interface Case {
@@ -292,7 +307,7 @@ const cases: Case[] = [
 
 for (const { title, start, change } of cases)
   test.serial(title, async t => {
-    household.explain(t)
+    await begin(t)
     const number = cases.findIndex(one => one.title === title)
     const directions = [
       { folder: `case ${number} by bob`, maker: alice, changer: bob },
@@ -320,7 +335,7 @@ for (const { title, start, change } of cases)
 test.serial(
   'after all of that nothing is pending, nothing staged, nothing in conflict, and both trees are equal',
   async t => {
-    household.explain(t)
+    await begin(t)
     const tree = await household.same(t)
     t.true(tree.size > 300)
     for (const peer of [alice, bob]) {
@@ -340,7 +355,7 @@ test.serial(
 )
 
 test.serial('a restart of both finds nothing to do', async t => {
-  household.explain(t)
+  await begin(t)
   const before = treeOf(household.root(alice))
   await Promise.all([alice, bob].map(peer => peer.stop()))
   await Promise.all([alice, bob].map(peer => peer.start()))

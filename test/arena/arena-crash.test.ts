@@ -1,0 +1,125 @@
+/** One peer dies at every single step of applying and comes back: the end is that of an undisturbed run, names and all. */
+import test from 'ava'
+import { assertAgree, connect, disconnect, Killed, makePair, type Peer, settle, type World } from './_pair.ts'
+
+interface Scene {
+  world: World
+  a: Peer
+  b: Peer
+}
+
+/** What both sides do while they are apart; then they meet, and b dies. */
+const scenes: Record<string, (scene: Scene) => void> = {
+  'a conflict that b loses': ({ world, a, b }) => {
+    b.write('f.txt', 'of b')
+    edit(world, a, 'f.txt', 3)
+  },
+  'a conflict that b wins': ({ world, a, b }) => {
+    a.write('f.txt', 'of a')
+    edit(world, b, 'f.txt', 3)
+  },
+  'a deletion that wins over an edit': ({ world, a, b }) => {
+    b.write('f.txt', 'of b')
+    edit(world, a, 'f.txt', 3)
+    a.remove('f.txt')
+  },
+  'new versions, new files, links and folders': ({ a }) => {
+    a.write('f.txt', 'second')
+    a.mkdir('new')
+    a.write('new/x', 'x')
+    a.write('new/empty', '')
+    a.symlink('f.txt', 'link')
+    a.disk.chmod('folder/g', 0o755)
+    a.touch('folder/g')
+  },
+  'renames of a file and a folder': ({ a }) => {
+    a.rename('f.txt', 'moved.txt')
+    a.rename('folder', 'elsewhere')
+    a.touch('folder/g', 'elsewhere/g')
+  },
+  'the deletion of everything': ({ a }) => {
+    a.remove('f.txt')
+    a.remove('folder')
+    a.touch('folder', 'folder/g')
+  },
+  'a file that becomes a folder, and a folder a file': ({ a }) => {
+    a.remove('f.txt')
+    a.mkdir('f.txt')
+    a.write('f.txt/inside', 'x')
+    a.remove('folder')
+    a.touch('folder', 'folder/g')
+    a.write('folder', 'now a file')
+  },
+  'a folder that wins over a file': ({ a, b }) => {
+    b.write('thing', 'file of b')
+    a.mkdir('thing')
+    a.write('thing/inside', 'x')
+  },
+  'a file that wins where b holds a folder': ({ world, a, b }) => {
+    edit(world, a, 'thing', 3)
+    b.mkdir('thing')
+    b.write('thing/inside', 'x')
+  },
+  'a folder that comes where the file of b had won': ({ world, a, b }) => {
+    a.mkdir('thing')
+    a.write('thing/inside', 'x')
+    edit(world, b, 'thing', 3)
+  },
+  'a file of several leaves': ({ a }) => {
+    a.write('big', 'big'.repeat(150_000))
+  },
+}
+
+function edit(world: World, peer: Peer, path: string, times: number): void {
+  for (let i = 0; i < times; i++) {
+    peer.write(path, `edit ${i} of ${peer.name}`)
+    settle(world)
+  }
+}
+
+/** `step` 0: nobody dies. True: b died, and came back. */
+function play(act: (scene: Scene) => void, step: number): Scene & { died: boolean } {
+  const scene = makePair()
+  const { world, a, b } = scene
+  a.write('f.txt', 'base')
+  a.mkdir('folder')
+  a.write('folder/g', 'g')
+  settle(world)
+  disconnect(a, b)
+  world.nowMs += 60_000
+  act(scene)
+  settle(world)
+  b.stop()
+  let died = false
+  try {
+    if (step === 0) b.start()
+    else b.startDying(step)
+    connect(a, b)
+    settle(world)
+  } catch (error) {
+    if (!(error instanceof Killed)) throw error
+    died = true
+    b.restart()
+    connect(a, b)
+    settle(world)
+  }
+  b.disk.fault = null
+  return { ...scene, died }
+}
+
+for (const [title, act] of Object.entries(scenes)) {
+  test(`killed at any step, b ends where it would have ended: ${title}`, t => {
+    const expected = play(act, 0)
+    assertAgree(t, expected.world)
+    const tree = expected.a.tree()
+    for (let step = 1; ; step++) {
+      const { world, b, died } = play(act, step)
+      t.deepEqual(b.tree(), tree, `killed at step ${step}`)
+      assertAgree(t, world)
+      if (!died) {
+        t.true(step > 10, 'b was never killed')
+        return
+      }
+    }
+  })
+}

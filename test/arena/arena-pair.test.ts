@@ -1,0 +1,846 @@
+/** Two or three arenas as their users see them: what is done on one disk, and what all disks show when it is quiet. */
+import test from 'ava'
+import type { EntryPath } from '../../protocol/ids.ts'
+import {
+  ARENA,
+  assertAgree,
+  connect,
+  connectAll,
+  disconnect,
+  disconnectAll,
+  hand,
+  makeHousehold,
+  makePair,
+  makeWorld,
+  pass,
+  Peer,
+  settle,
+} from './_pair.ts'
+
+const LONG = 'n'.repeat(251)
+
+// Everyday
+
+test('what is created, edited and deleted on one peer is so on the other', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  a.write('folder/file', 'one')
+  a.write('empty', '')
+  settle(world)
+  t.deepEqual(b.tree(), { empty: '', folder: '/', 'folder/file': 'one' })
+  b.write('folder/file', 'two')
+  settle(world)
+  t.is(a.read('folder/file'), 'two')
+  a.remove('folder/file')
+  a.remove('empty')
+  settle(world)
+  t.deepEqual(b.tree(), { folder: '/' })
+  assertAgree(t, world)
+})
+
+test('mtime and execute bit come with a file, and a change of them alone moves no content', t => {
+  const { world, a, b } = makePair()
+  a.write('file', 'content')
+  settle(world)
+  const before = b.disk.stat('file' as EntryPath)
+  t.is(before?.mtimeNs, a.disk.stat('file' as EntryPath)?.mtimeNs)
+  a.disk.touch('file', 1_000_000_007n)
+  a.disk.chmod('file', 0o755)
+  a.touch('file')
+  const messages = world.delivered.length
+  settle(world)
+  const after = b.disk.stat('file' as EntryPath)
+  t.deepEqual([after?.mtimeNs, after?.exec, after?.ino], [1_000_000_007n, true, before?.ino])
+  t.false(world.delivered.slice(messages).some(({ header }) => header.type === 'fetch_blobs'))
+  assertAgree(t, world)
+})
+
+test('a renamed file is moved on the other peer, and no content flows', t => {
+  const { world, a, b } = makePair()
+  a.write('old', 'content')
+  a.mkdir('folder')
+  settle(world)
+  const { ino } = b.disk.stat('old' as EntryPath) ?? {}
+  const messages = world.delivered.length
+  a.rename('old', 'folder/new')
+  settle(world)
+  t.deepEqual(b.tree(), { folder: '/', 'folder/new': 'content' })
+  t.is(b.disk.stat('folder/new' as EntryPath)?.ino, ino)
+  t.false(world.delivered.slice(messages).some(({ header }) => header.type === 'fetch_blobs'))
+  assertAgree(t, world)
+})
+
+test('a renamed folder takes what is in it along', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('from')
+  a.mkdir('from/deep')
+  for (const name of ['1', '2', '3']) a.write(`from/deep/${name}`, `content ${name}`)
+  settle(world)
+  a.rename('from', 'to')
+  settle(world)
+  t.deepEqual(b.tree(), { to: '/', 'to/deep': '/', 'to/deep/1': 'content 1', 'to/deep/2': 'content 2', 'to/deep/3': 'content 3' })
+  assertAgree(t, world)
+})
+
+test('two files that swap their names have swapped them everywhere', t => {
+  const { world, a, b } = makePair()
+  a.write('1', 'one')
+  a.write('2', 'two')
+  settle(world)
+  a.disk.rename('1', 'x')
+  a.disk.rename('2', '1')
+  a.disk.rename('x', '2')
+  a.touch('1', '2', 'x')
+  settle(world)
+  t.deepEqual(b.tree(), { '1': 'two', '2': 'one' })
+  assertAgree(t, world)
+})
+
+test('a file becomes a folder, the folder a link, and the link a file again', t => {
+  const { world, a, b } = makePair()
+  a.write('thing', 'file')
+  settle(world)
+  a.disk.remove('thing')
+  a.disk.mkdir('thing')
+  a.write('thing/inside', 'x')
+  a.touch('thing')
+  settle(world)
+  t.deepEqual(b.tree(), { thing: '/', 'thing/inside': 'x' })
+  a.disk.remove('thing')
+  a.disk.symlink('elsewhere', 'thing')
+  a.touch('thing', 'thing/inside')
+  settle(world)
+  t.deepEqual(b.tree(), { thing: '→ elsewhere' })
+  a.disk.remove('thing')
+  a.write('thing', 'file again')
+  settle(world)
+  t.deepEqual(b.tree(), { thing: 'file again' })
+  assertAgree(t, world)
+})
+
+test('a link is taken over as it is, whatever it points to', t => {
+  const { world, a, b } = makePair()
+  for (const [index, target] of ['/etc/passwd', '../../up', 'nothing here', 'ünï/코드'].entries()) a.symlink(target, `link${index}`)
+  settle(world)
+  t.deepEqual(b.tree(), { link0: '→ /etc/passwd', link1: '→ ../../up', link2: '→ nothing here', link3: '→ ünï/코드' })
+  assertAgree(t, world)
+})
+
+test('a big file travels leaf by leaf, and of a changed one only what changed', t => {
+  const { world, a, b } = makePair()
+  const bytes = new Uint8Array(9 * 128 * 1024 + 5)
+  for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 7 + (i >> 13)) & 255
+  a.write('big', bytes)
+  settle(world)
+  t.deepEqual(b.disk.readFile('big'), bytes)
+  const changed = bytes.slice()
+  changed[300_000] = 1
+  const messages = world.delivered.length
+  a.write('big', changed)
+  settle(world)
+  t.deepEqual(b.disk.readFile('big'), changed)
+  const asked = world.delivered.slice(messages).flatMap(({ header }) => (header.type === 'fetch_leaves' ? [header.count] : []))
+  t.deepEqual(asked, [1])
+  assertAgree(t, world)
+})
+
+test('a name of 255 bytes is carried, and so is its conflict', t => {
+  const { world, a, b } = makePair()
+  const name = `${LONG}.txt`
+  t.is(Buffer.byteLength(name), 255)
+  a.write(name, 'base')
+  settle(world)
+  disconnect(a, b)
+  a.write(name, 'of a')
+  b.write(name, 'of b')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.deepEqual(Object.values(a.tree()).sort(), ['of a', 'of b'])
+  assertAgree(t, world)
+})
+
+test('three peers in a line agree on what each of them did', t => {
+  const { world, peers } = makeHousehold(3)
+  const [a, b, c] = peers as [Peer, Peer, Peer]
+  disconnect(a, c)
+  settle(world)
+  a.write('of a', '1')
+  b.write('of b', '2')
+  c.write('of c', '3')
+  settle(world)
+  t.deepEqual(c.tree(), { 'of a': '1', 'of b': '2', 'of c': '3' })
+  c.remove('of a')
+  a.write('of c', '4')
+  settle(world)
+  t.deepEqual(b.tree(), { 'of b': '2', 'of c': '4' })
+  assertAgree(t, world)
+})
+
+test('names that differ only in case live together on a disk that can hold them, with a note', t => {
+  const { world, a, b } = makePair()
+  a.write('name', 'small')
+  a.write('Name', 'great')
+  settle(world)
+  t.deepEqual(b.tree(), { Name: 'great', name: 'small' })
+  const notes = a.state.problems.filter(({ path }) => path === 'Name')
+  t.is(notes.length, 1)
+  t.true(notes[0]?.note)
+  t.true(a.state.consensus)
+})
+
+// Conflicts
+
+test('of two concurrent edits one wins everywhere and the other is one copy of one name on both', t => {
+  const { world, a, b } = makePair()
+  a.write('notes.txt', 'base')
+  settle(world)
+  disconnect(a, b)
+  world.nowMs += 5_000
+  a.write('notes.txt', 'of a')
+  world.nowMs += 5_000
+  b.write('notes.txt', 'of b')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  const tree = a.tree()
+  t.deepEqual(Object.values(tree).sort(), ['of a', 'of b'])
+  const copy = Object.keys(tree).find(path => path !== 'notes.txt') as string
+  t.regex(copy, /^notes\.conflict-20250615-1200\d\d-[AB]{7}\.txt$/)
+  t.is(a.state.conflicts, 1)
+  t.deepEqual(a.conflicts().map(({ path }) => path), ['notes.txt'])
+  assertAgree(t, world)
+})
+
+test('three concurrent edits leave a winner and two copies, the same on all three', t => {
+  const { world, peers } = makeHousehold(3)
+  peers[0]?.write('f', 'base')
+  settle(world)
+  disconnectAll(world)
+  for (const peer of peers) peer.write('f', `of ${peer.name}`)
+  settle(world)
+  connectAll(world)
+  settle(world)
+  t.deepEqual(Object.values((peers[0] as Peer).tree()).sort(), ['of A', 'of B', 'of C'])
+  assertAgree(t, world)
+})
+
+test('the same edit on two peers is no conflict', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'base')
+  settle(world)
+  disconnect(a, b)
+  a.write('f', 'both')
+  b.write('f', 'both')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.deepEqual(a.tree(), { f: 'both' })
+  assertAgree(t, world)
+})
+
+test('a conflict on a conflict copy keeps both of its contents', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'base')
+  settle(world)
+  disconnect(a, b)
+  a.write('f', 'of a')
+  b.write('f', 'of b')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  const copy = Object.keys(a.tree()).find(path => path !== 'f') as string
+  disconnect(a, b)
+  a.write(copy, 'copy of a')
+  b.write(copy, 'copy of b')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  const contents = Object.values(a.tree())
+  t.is(contents.length, 3)
+  t.true(contents.includes('copy of a') && contents.includes('copy of b'))
+  assertAgree(t, world)
+})
+
+test('a file without history meets the same file as no conflict, and another one as a conflict', t => {
+  const world = makeWorld()
+  const a = new Peer(world, 'A')
+  const b = new Peer(world, 'B')
+  a.write('same', 'content')
+  b.write('same', 'content')
+  a.write('other', 'of a')
+  b.write('other', 'of b')
+  a.start()
+  b.start()
+  connectAll(world)
+  settle(world)
+  t.is(a.read('same'), 'content')
+  t.deepEqual(Object.values(a.tree()).sort(), ['content', 'of a', 'of b'])
+  assertAgree(t, world)
+})
+
+test('an edit outweighs a concurrent deletion, on either side', t => {
+  for (const deleter of [0, 1]) {
+    const { world, a, b } = makePair()
+    const [gone, edited] = deleter === 0 ? [a, b] : [b, a]
+    a.write('f', 'base')
+    settle(world)
+    disconnect(a, b)
+    gone.remove('f')
+    edited.write('f', 'edited')
+    settle(world)
+    connect(a, b)
+    settle(world)
+    t.deepEqual(a.tree(), { f: 'edited' })
+    assertAgree(t, world)
+  }
+})
+
+test('a deletion after more edits wins over one edit, which is kept as a copy', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'base')
+  settle(world)
+  disconnect(a, b)
+  b.write('f', 'of b')
+  for (const text of ['1', '2']) {
+    a.write('f', text)
+    settle(world)
+  }
+  a.remove('f')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.deepEqual(Object.values(a.tree()), ['of b'])
+  t.false(a.has('f'))
+  assertAgree(t, world)
+})
+
+test('an edit made on an old version while a newer one is known and not yet here is a conflict', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'base')
+  settle(world)
+  // The content cannot be placed at b: it knows the new version and still shows the old one.
+  b.disk.fault = operation => (operation === 'place' || operation === 'stageFile' ? 'EACCES' : null)
+  a.write('f', 'second')
+  settle(world)
+  t.is(b.read('f'), 'base')
+  t.true(b.entry('f')?.pending)
+  b.disk.fault = null
+  b.write('f', 'of b')
+  pass(world, 120_000)
+  t.deepEqual(Object.values(b.tree()).sort(), ['of b', 'second'])
+  assertAgree(t, world)
+})
+
+test('a file here and a folder there of one name: the folder stays and the file becomes a copy', t => {
+  const { world, a, b } = makePair()
+  disconnect(a, b)
+  a.write('thing', 'file')
+  b.mkdir('thing')
+  b.write('thing/inside', 'x')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.is(b.read('thing/inside'), 'x')
+  t.true(Object.values(a.tree()).includes('file'))
+  assertAgree(t, world)
+})
+
+test('a file that wins where something lives below makes room for the folder', t => {
+  const { world, a, b } = makePair()
+  disconnect(a, b)
+  for (const text of ['1', '2', '3']) {
+    a.write('thing', text)
+    settle(world)
+  }
+  b.mkdir('thing')
+  b.mkdir('thing/deep')
+  b.write('thing/deep/inside', 'x')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.is(a.read('thing/deep/inside'), 'x')
+  t.true(Object.values(b.tree()).includes('3'))
+  assertAgree(t, world)
+})
+
+test('links that differ are a conflict like files', t => {
+  const { world, a, b } = makePair()
+  disconnect(a, b)
+  a.symlink('there', 'link')
+  b.symlink('elsewhere', 'link')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.deepEqual(Object.values(a.tree()).sort(), ['→ elsewhere', '→ there'])
+  assertAgree(t, world)
+})
+
+// Folders
+
+test('a folder that is deleted here and gets a new file there lives on for it', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  a.write('folder/old', 'old')
+  settle(world)
+  disconnect(a, b)
+  a.disk.remove('folder')
+  a.touch('folder', 'folder/old')
+  b.write('folder/new', 'new')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.deepEqual(a.tree(), { folder: '/', 'folder/new': 'new' })
+  t.deepEqual(b.tree(), a.tree())
+  t.deepEqual(a.state.missing, [])
+  b.remove('folder/new')
+  settle(world)
+  t.deepEqual(a.tree(), {}, 'a folder that only held something goes with it')
+  assertAgree(t, world)
+})
+
+test('a deleted folder stays where it holds what is ignored, and goes when that has gone', t => {
+  const { world, a, b } = makePair()
+  b.configure({ ignore: ['*.tmp'] })
+  a.mkdir('folder')
+  a.write('folder/file', 'x')
+  settle(world)
+  b.write('folder/scratch.tmp', 'mine')
+  a.disk.remove('folder')
+  a.touch('folder', 'folder/file')
+  settle(world)
+  t.deepEqual(a.tree(), {})
+  t.deepEqual(b.tree(), { folder: '/', 'folder/scratch.tmp': 'mine' })
+  t.true(a.state.consensus)
+  t.true(b.state.consensus)
+  t.is(a.state.root, b.state.root)
+})
+
+test('a deleted tree goes children first and leaves nothing', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('1')
+  a.mkdir('1/2')
+  a.mkdir('1/2/3')
+  a.write('1/2/3/f', 'x')
+  settle(world)
+  b.remove('1')
+  b.touch('1', '1/2', '1/2/3', '1/2/3/f')
+  settle(world)
+  t.deepEqual(a.tree(), {})
+  assertAgree(t, world)
+})
+
+// Lost, restored and rolled-back stores
+
+test('a store that is lost resurrects nothing: what had been deleted goes to the version store', t => {
+  const { world, a, b } = makePair()
+  a.write('kept', '1')
+  a.write('deleted', '2')
+  settle(world)
+  b.stop()
+  a.remove('deleted')
+  settle(world)
+  b.tables = new (b.tables.constructor as new () => typeof b.tables)()
+  b.start()
+  settle(world)
+  t.deepEqual(a.tree(), { kept: '1' })
+  t.deepEqual(b.kept('deleted').map(({ id }) => b.keptText(id)), ['2'])
+  assertAgree(t, world)
+})
+
+test('a store that is lost keeps what was edited meanwhile, as winner or as copy', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'base')
+  settle(world)
+  b.stop()
+  b.disk.writeFile('f', new Uint8Array(Buffer.from('of b')))
+  a.write('f', 'of a')
+  settle(world)
+  b.tables = new (b.tables.constructor as new () => typeof b.tables)()
+  b.start()
+  settle(world)
+  t.is(a.read('f'), 'of a', 'nothing wins because somebody lost a database')
+  t.deepEqual(Object.values(a.tree()).sort(), ['of a', 'of b'])
+  assertAgree(t, world)
+})
+
+test('a store that is rolled back takes a fresh replica and loses nothing', t => {
+  const { world, a, b } = makePair()
+  a.write('before', '1')
+  settle(world)
+  const backup = a.tables.snapshot()
+  const { replica } = a.store.state()
+  a.write('after', '2')
+  a.write('before', '1 edited')
+  settle(world)
+  a.stop()
+  a.tables = backup
+  a.disk.writeFile('later', new Uint8Array(Buffer.from('3')))
+  a.start()
+  settle(world)
+  t.not(a.store.state().replica, replica)
+  t.true(a.logged.includes('arena_rolled_back') || b.logged.includes('arena_rolled_back'))
+  t.deepEqual(b.tree(), { after: '2', before: '1 edited', later: '3' })
+  assertAgree(t, world)
+})
+
+test('a store that is rolled back with its disk gets everything again', t => {
+  const { world, a, b } = makePair()
+  a.write('before', '1')
+  settle(world)
+  a.disk.sync(() => {})
+  a.disk.completeSync()
+  const backup = a.tables.snapshot()
+  b.write('after', '2')
+  b.write('before', '1 edited')
+  settle(world)
+  a.stop()
+  a.tables = backup
+  a.disk.writeFile('before', new Uint8Array(Buffer.from('1')))
+  a.disk.remove('after')
+  a.start()
+  settle(world)
+  t.is(b.read('after'), '2')
+  t.true(a.contents().has('1 edited'))
+  // What the version store had got since the backup has no row any more; it goes when it is old.
+  t.is(a.disk.keptList().length, a.kept().length + 1)
+  pass(world, a.settings.versions.keepMs + 7_200_000)
+  t.deepEqual(a.disk.keptList(), [])
+  assertAgree(t, world)
+})
+
+test('a store that was rolled back and went on before it met a peer names no content by a used count', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'base')
+  settle(world)
+  const backup = a.tables.snapshot()
+  a.write('f', 'second')
+  settle(world)
+  a.stop()
+  disconnect(a, b)
+  a.tables = backup
+  a.disk.writeFile('f', new Uint8Array(Buffer.from('third')))
+  a.start()
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.deepEqual(Object.values(b.tree()).sort(), ['second', 'third'])
+  assertAgree(t, world)
+})
+
+test('a disk that was copied with its store meets its original as two replicas', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'base')
+  settle(world)
+  const c = new Peer(world, 'C')
+  c.tables = b.tables.snapshot()
+  for (const path of Object.keys(b.tree())) c.disk.writeFile(path, b.disk.readFile(path))
+  c.disk.writeMarker(b.disk.identity().marker as string)
+  c.start()
+  settle(world)
+  b.write('g', 'of b')
+  c.write('g', 'of c')
+  settle(world)
+  connectAll(world)
+  settle(world)
+  t.deepEqual(Object.values(a.tree()).sort(), ['base', 'of b', 'of c'])
+  assertAgree(t, world)
+})
+
+// Policies
+
+test('under `newest` the later edit wins, however many edits the other has', t => {
+  const { world, a, b } = makePair({ conflicts: 'newest' })
+  a.write('f', 'base')
+  settle(world)
+  disconnect(a, b)
+  for (const text of ['1', '2', '3']) {
+    a.write('f', text)
+    settle(world)
+  }
+  world.nowMs += 60_000
+  b.write('f', 'later')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.is(a.read('f'), 'later')
+  t.deepEqual(Object.values(a.tree()).sort(), ['3', 'later'])
+  assertAgree(t, world)
+})
+
+test('under `newest` an edit whose clock is a year behind still replaces what it was made from', t => {
+  const { world, a, b } = makePair({ conflicts: 'newest' })
+  a.write('f', 'base')
+  settle(world)
+  b.disk.writeFile('f', new Uint8Array(Buffer.from('edited')))
+  b.disk.touch('f', 1_000_000_000_000_000_000n)
+  b.touch('f')
+  settle(world)
+  t.is(a.read('f'), 'edited')
+  assertAgree(t, world)
+})
+
+test('under `local` a peer goes on showing its own, with a note, and the others theirs', t => {
+  const { world, a, b } = makePair()
+  b.configure({ conflicts: 'local' })
+  a.write('f', 'base')
+  settle(world)
+  disconnect(a, b)
+  b.write('f', 'of b')
+  for (const text of ['1', '2']) {
+    a.write('f', text)
+    settle(world)
+  }
+  connect(a, b)
+  settle(world)
+  t.is(a.read('f'), '2')
+  t.is(b.read('f'), 'of b')
+  t.true(b.state.problems.some(({ path, note }) => path === 'f' && note === true))
+})
+
+test('peers whose policies differ do not sync, and say why', t => {
+  const { world, a, b } = makePair()
+  b.configure({ conflicts: 'newest' })
+  settle(world)
+  a.write('f', 'x')
+  settle(world)
+  t.deepEqual(b.tree(), {})
+  t.true(a.state.missing.some(line => line.includes('conflicts')))
+  b.configure({ conflicts: 'keep-both' })
+  settle(world)
+  t.deepEqual(b.tree(), { f: 'x' })
+  assertAgree(t, world)
+})
+
+// Commands
+
+for (const keep of ['winner', 'loser', 'both'] as const) {
+  test(`a conflict is resolved with the ${keep} kept`, t => {
+    const { world, a, b } = makePair()
+    a.write('f.txt', 'base')
+    settle(world)
+    disconnect(a, b)
+    a.write('f.txt', 'of a')
+    b.write('f.txt', 'of b')
+    settle(world)
+    connect(a, b)
+    settle(world)
+    const winner = a.read('f.txt')
+    const loser = winner === 'of a' ? 'of b' : 'of a'
+    b.run('resolve', { path: 'f.txt', keep })
+    settle(world)
+    t.is(a.read('f.txt'), keep === 'loser' ? loser : winner)
+    t.deepEqual(Object.values(a.tree()).sort(), keep === 'both' ? ['of a', 'of b'] : [keep === 'loser' ? loser : winner])
+    t.is(a.state.conflicts, 0)
+    t.deepEqual(b.conflicts(), [])
+    assertAgree(t, world)
+  })
+}
+
+test('what was replaced or deleted is listed and can be brought back', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  a.write('folder/f', 'first')
+  settle(world)
+  a.write('folder/f', 'second')
+  settle(world)
+  t.deepEqual(b.versions('folder/f').map(({ size }) => size), [5])
+  a.disk.remove('folder')
+  a.touch('folder', 'folder/f')
+  settle(world)
+  const versions = b.versions('folder/f')
+  t.deepEqual(versions.map(({ size }) => size), [6, 5])
+  b.run('restore', { path: 'folder/f', version: versions[1]?.version })
+  settle(world)
+  t.is(a.read('folder/f'), 'first')
+  assertAgree(t, world)
+})
+
+// Guards
+
+test('too many deletions at once stop the arena until a person says that they are meant', t => {
+  const { world, a, b } = makePair()
+  for (let i = 0; i < 40; i++) a.write(`f${i}`, `${i}`)
+  settle(world)
+  for (let i = 0; i < 30; i++) a.disk.remove(`f${i}`)
+  a.arena.touched(null)
+  settle(world)
+  t.is(a.state.state, 'guarded')
+  t.regex(a.state.reason ?? '', /30 of 40/)
+  t.is(Object.keys(b.tree()).length, 40)
+  a.run('accept_guard')
+  settle(world)
+  t.is(a.state.state, 'idle')
+  t.is(Object.keys(b.tree()).length, 10)
+  assertAgree(t, world)
+})
+
+test('an emptied root deletes nothing elsewhere', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'x')
+  settle(world)
+  a.stop()
+  a.disk = a.newDisk()
+  a.start()
+  settle(world)
+  t.is(a.state.state, 'guarded')
+  t.deepEqual(b.tree(), { f: 'x' })
+})
+
+// Ignore rules
+
+test('ignore rules that change midway delete nothing, and bring what is wanted again', t => {
+  const { world, a, b } = makePair()
+  a.write('keep.txt', '1')
+  a.write('skip.log', '2')
+  settle(world)
+  b.configure({ ignore: ['*.log'] })
+  settle(world)
+  t.true(b.has('skip.log'), 'ignoring is not deleting')
+  b.write('skip.log', 'mine')
+  a.write('more.log', '3')
+  settle(world)
+  t.is(a.read('skip.log'), '2')
+  t.false(b.has('more.log'))
+  t.true(b.state.consensus)
+  b.configure({ ignore: [] })
+  settle(world)
+  t.is(b.read('more.log'), '3')
+  t.is(a.read('skip.log'), 'mine')
+  assertAgree(t, world)
+})
+
+test('a rule file in the tree is synced and obeyed', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('sub')
+  a.write('sub/.realizeignore', 'private*\n!private-not\n')
+  settle(world)
+  b.write('sub/private', 'mine')
+  b.write('sub/private-not', 'ours')
+  b.write('private', 'elsewhere')
+  settle(world)
+  t.deepEqual(Object.keys(a.tree()).sort(), ['private', 'sub', 'sub/.realizeignore', 'sub/private-not'])
+  t.true(b.has('sub/private'))
+  t.true(a.state.consensus)
+})
+
+// Messages
+
+test('batches that come twice change nothing', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'x')
+  a.mkdir('d')
+  a.write('d/g', 'y')
+  settle(world)
+  const feeds = world.delivered.flatMap(({ from, header }) => (from === a && header.type === 'feed' ? [header] : []))
+  t.true(feeds.length > 0)
+  const { seq } = b.store.state()
+  for (const feed of [...feeds, ...feeds.toReversed()]) hand(b, a, { type: 'wire', header: feed })
+  settle(world)
+  t.deepEqual(b.refusals, [])
+  t.is(b.store.state().seq, seq)
+  assertAgree(t, world)
+})
+
+test('a gap in the feed ends the connection', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'x')
+  settle(world)
+  const feed = world.delivered.flatMap(({ from, header }) => (from === a && header.type === 'feed' ? [header] : [])).at(-1)
+  t.truthy(feed)
+  if (feed) hand(b, a, { type: 'wire', header: { ...feed, from: 1000, to: 1001 } })
+  t.deepEqual(b.refusals.map(({ code }) => code), ['message_invalid'])
+})
+
+test('a batch for another replica, as a late one is, is discarded', t => {
+  const { world, a, b } = makePair()
+  const { replica } = b.store.state()
+  const common = { type: 'feed' as const, arena: ARENA, from: 0, to: 1, entries: [] }
+  hand(b, a, { type: 'wire', header: { ...common, source: a.store.state().replica, reader: 'f'.repeat(16) as typeof replica } })
+  hand(b, a, { type: 'wire', header: { ...common, source: 'f'.repeat(16) as typeof replica, reader: replica } })
+  settle(world)
+  t.deepEqual(b.refusals, [])
+  assertAgree(t, world)
+})
+
+test('a feed with a path that leaves the tree, or a version that cannot be, ends the connection and changes nothing', t => {
+  const bad = [
+    { path: '../up' },
+    { path: '/etc/passwd' },
+    { path: 'a/../../b' },
+    { path: '.realize/marker' },
+    { path: '.REALIZE/staging/x' },
+    { path: 'nul\0' },
+    { g: 1_000 },
+    { vector: [] },
+    { mtime: '9999999999999999999' },
+    { type: 'symlink' as const },
+    { hash: undefined },
+  ]
+  for (const fields of bad) {
+    const { world, a, b } = makePair()
+    const read = b.store.peer(a.id)?.read?.seq ?? 0
+    const before = b.store.state()
+    const entry = {
+      path: 'good' as EntryPath,
+      type: 'file' as const,
+      size: 1,
+      mtime: '5',
+      exec: false,
+      hash: 'a'.repeat(64),
+      vector: [['b'.repeat(16), 1]],
+      g: 1,
+      author: a.author,
+      has: true,
+    }
+    const good = { ...entry, path: 'other' as EntryPath }
+    const feed = {
+      type: 'feed',
+      arena: ARENA,
+      source: a.store.state().replica,
+      reader: before.replica,
+      from: read,
+      to: read + 2,
+      entries: [good, { ...entry, ...fields }],
+    }
+    hand(b, a, { type: 'wire', header: feed as unknown as Parameters<typeof hand>[2] extends { header: infer H } ? H : never })
+    t.is(b.refusals.length, 1, JSON.stringify(fields))
+    t.is(b.entry('other'), undefined, 'a batch is taken whole or not at all')
+    t.is(b.store.state().seq, before.seq)
+    settle(world)
+    t.deepEqual(b.tree(), {})
+  }
+})
+
+test('drift is found by the roots and mended by reading from the start', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'x')
+  a.write('g', 'y')
+  settle(world)
+  // What b knew of f is gone, without a trace in its feed.
+  b.store.transact(writer => {
+    const entry = b.store.entry('g' as EntryPath)
+    if (entry) writer.putEntry({ ...entry, path: 'f' as EntryPath, known: { ...entry.known, vector: [], g: 0 }, have: null }, false)
+  })
+  b.disk.remove('f')
+  b.arena.touched(null)
+  pass(world, 200_000)
+  settle(world)
+  t.true(a.logged.includes('arena_drifted') || b.logged.includes('arena_drifted'))
+  t.deepEqual(b.tree(), { f: 'x', g: 'y' })
+  assertAgree(t, world)
+})
+
+test('an arena that is paused takes and gives nothing, and catches up afterwards', t => {
+  const { world, a, b } = makePair()
+  b.configure({ paused: true })
+  a.write('f', 'x')
+  b.write('g', 'y')
+  settle(world)
+  t.deepEqual(b.tree(), { g: 'y' })
+  t.deepEqual(a.tree(), { f: 'x' })
+  b.configure({ paused: false })
+  settle(world)
+  t.deepEqual(a.tree(), { f: 'x', g: 'y' })
+  assertAgree(t, world)
+})

@@ -1,0 +1,73 @@
+import test from 'ava'
+import fc from 'fast-check'
+import { bucketOf, BUCKETS, DIGEST_BYTES, entryDigest, rootOfBuckets, toggle } from '../../actors/arena/merkle-set.ts'
+import type { Version } from '../../actors/arena/version.ts'
+import { engine } from '../../actors/hasher/engine.ts'
+import type { EntryPath } from '../../protocol/ids.ts'
+import { author, file, version } from './_versions.ts'
+
+const digest = (bytes: Uint8Array) => engine.hash256(0x10, bytes)
+const path = (text: string) => text as EntryPath
+const empty = () => new Uint8Array(BUCKETS * DIGEST_BYTES)
+const base = version(file('a'), { 1: 1, 2: 3 }, 2)
+
+function rootOf(entries: readonly (readonly [string, Version])[]): string {
+  const buckets = empty()
+  for (const [at, known] of entries) toggle(buckets, path(at), entryDigest(path(at), known, digest))
+  return rootOfBuckets(buckets, digest)
+}
+
+const entriesArbitrary = fc
+  .uniqueArray(fc.string({ minLength: 1 }), { maxLength: 40 })
+  .map(paths => paths.map((at, index) => [at, version(file('abcdef'[index % 6] as string), { 1: index + 1 }, 1)] as const))
+
+test('the root does not depend on the order of entries', t => {
+  fc.assert(fc.property(entriesArbitrary, entries => rootOf(entries) === rootOf(entries.toReversed())))
+  t.pass()
+})
+
+test('an entry that is put in and taken out leaves nothing', t => {
+  fc.assert(fc.property(entriesArbitrary, entries => rootOf([...entries, ...entries]) === rootOf([])))
+  t.is(rootOf([]), rootOfBuckets(empty(), digest))
+})
+
+test('one entry more, less or other is another root', t => {
+  fc.assert(
+    fc.property(
+      entriesArbitrary.filter(entries => entries.length > 0),
+      entries => {
+        const [[at]] = entries as [readonly [string, Version]]
+        const changed = entries.map(entry => (entry[0] === at ? ([at, base] as const) : entry))
+        return rootOf(entries) !== rootOf(entries.slice(1)) && rootOf(entries) !== rootOf(changed)
+      },
+    ),
+  )
+  t.pass()
+})
+
+test('all that peers must agree on is in the digest of an entry', t => {
+  const others: (readonly [string, string, Version])[] = [
+    ['path', 'q', base],
+    ['hash', 'p', { ...base, content: file('b') }],
+    ['exec bit', 'p', { ...base, content: file('a', { exec: true }) }],
+    ['mtime', 'p', { ...base, content: file('a', { mtimeNs: 1_000_000_001n }) }],
+    ['type', 'p', { ...base, content: { type: 'dir' } }],
+    ['target', 'p', { ...base, content: { type: 'symlink', target: 'x' } }],
+    ['another target', 'p', { ...base, content: { type: 'symlink', target: 'y' } }],
+    ['vector', 'p', { ...base, vector: version(file('a'), { 1: 1, 2: 4 }, 2).vector }],
+    ['g', 'p', { ...base, g: 2.5 }],
+  ]
+  const seen = new Map([[rootOf([['p', base]]), 'the entry itself']])
+  for (const [what, at, known] of others) {
+    const root = rootOf([[at, known]])
+    t.false(seen.has(root), `${what} is told from ${seen.get(root)}`)
+    seen.set(root, what)
+  }
+  t.is(rootOf([['p', { ...base, author: author(5) }]]), rootOf([['p', base]]), 'the author is a name, not a content')
+})
+
+test('entries are spread over the buckets', t => {
+  const buckets = new Set(Array.from({ length: 4000 }, (_, index) => bucketOf(path(`folder/file-${index}`))))
+  t.is(buckets.size, BUCKETS)
+  for (const bucket of buckets) t.true(Number.isInteger(bucket) && bucket >= 0 && bucket < BUCKETS)
+})
