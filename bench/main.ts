@@ -4,7 +4,7 @@
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { cpus, release, tmpdir, totalmem } from 'node:os'
+import { cpus, loadavg, release, tmpdir, totalmem } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError } from 'commander'
@@ -64,6 +64,7 @@ async function main(options: Options): Promise<void> {
 }
 
 async function measure(options: Options): Promise<Results> {
+  const loadBefore = loadavg()[0] ?? 0
   const folder = mkdtempSync(join(options.dir, 'realize-bench-'))
   const interrupted = (): void => {
     void stopAll().then(() => {
@@ -81,7 +82,7 @@ async function measure(options: Options): Promise<Results> {
     for (const name of options.cases) cases.push(await measureCase(name, present, options, folder))
     return {
       date: new Date().toISOString().slice(0, 10),
-      machine: machineOf(folder),
+      machine: machineOf(folder, loadBefore),
       settings: {
         rounds: options.rounds,
         scale: options.scale,
@@ -140,7 +141,7 @@ function probe(tool: Tool): { version: string | null; missing: string | null } {
   }
 }
 
-function machineOf(folder: string): Results['machine'] {
+function machineOf(folder: string, loadBefore: number): Results['machine'] {
   const [, fileSystem] = execFileSync('df', ['--output=fstype', folder], { encoding: 'utf8' }).split('\n')
   return {
     processor: cpus()[0]?.model.trim() ?? 'unknown processor',
@@ -149,6 +150,7 @@ function machineOf(folder: string): Results['machine'] {
     kernel: release(),
     fileSystem: fileSystem?.trim() ?? 'unknown file system',
     node: process.versions.node,
+    loadBefore,
   }
 }
 

@@ -34,6 +34,9 @@ export interface ToolResult {
   failures: string[]
 }
 
+/** A load above this part of the processors before the start spoils the figures. */
+const BUSY_PART = 0.25
+
 /** The figure of each case that its chart and its ratios are about. */
 const HEADLINE: Record<CaseName, string> = { small: 'durable_s', big: 'durable_s', edit: 'p50_ms', idle: 'rss_mb' }
 
@@ -64,6 +67,11 @@ export function toMarkdown(results: Results): string {
     '',
     `Measured on ${results.date}: ${settings.rounds === 1 ? 'one round' : `medians of ${settings.rounds} rounds`}, the tools in turn, both ends on one machine over loopback.`,
     `${machine.processor}, ${machine.processors} processors, ${Math.round(machine.memoryBytes / 1e9)} GB of memory, Linux ${machine.kernel}, ${machine.fileSystem}, Node ${machine.node}.`,
+    ...(machine.loadBefore < machine.processors * BUSY_PART
+      ? []
+      : [
+          `**The machine was busy with other things (load ${machine.loadBefore.toFixed(1)} before the start): these figures are no more than a hint.**`,
+        ]),
     ...(settings.scale === 1 ? [] : [`**Inputs are scaled to ${settings.scale} of the published size.**`]),
     '',
     '![The headline figure of each case, a bar for each tool; shorter is better](performance.svg)',

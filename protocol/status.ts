@@ -67,6 +67,8 @@ export interface HistoryEvent {
   other?: EntryPath
   /** Author of the version: who made it. */
   author: string
+  /** Short name of the version, the same in the histories and logs of all peers. */
+  version: string
   size?: number
 }
 

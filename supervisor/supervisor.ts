@@ -101,8 +101,8 @@ export class Supervisor {
       started: arena => this.connections.attachArena(arena),
       changed,
       history: event => {
-        const { arena, action, path, other, author, size } = event
-        log('arena_history', { arena, action, path, other, author, size })
+        const { arena, action, path, other, author, version, size } = event
+        log('arena_history', { arena, action, path, other, author, version, size })
         this.bell.history(event)
       },
       log,

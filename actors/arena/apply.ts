@@ -165,17 +165,22 @@ export class Applier {
     return this.#fetching.has(path) || this.#ready.has(path) || (this.#syncingPaths?.has(path) ?? false)
   }
 
-  /** Something else became known of these: what was on its way to them is not wanted any more. */
+  /** Something else became known of these. */
   known(paths: readonly EntryPath[]): void {
+    this.changed(paths)
+    this.again()
+  }
+
+  /** What was on its way to these and is not wanted any more is given up. */
+  changed(paths: readonly EntryPath[]): void {
     const { store } = this.#context
     for (const path of paths) {
       const task = this.#fetching.get(path) ?? this.#ready.get(path)
-      const known = task && store.entry(path)?.known
-      if (!task || !known) continue
-      if (sameContent(task.known.content, known.content) && mtimeOf(task.known.content) === mtimeOf(known.content)) continue
-      this.#cancel(task)
+      if (!task) continue
+      const entry = store.entry(path)
+      const wanted = entry?.pending && sameContent(task.known.content, entry.known.content)
+      if (!wanted || mtimeOf(task.known.content) !== mtimeOf(entry.known.content)) this.#cancel(task)
     }
-    this.again()
   }
 
   #cancel(task: Task): void {
@@ -669,11 +674,18 @@ export class Applier {
   }
 
   /** What came out of the tree goes to the version store, or becomes the conflict copy. */
-  #keepFormer({ slot, kept, copy }: Intent): void {
+  #keepFormer({ slot, kept, copy, formerIno }: Intent): void {
     const { disk } = this.#context
-    if (slot === null || kept === null || disk.stageStat(slot) === null) return
-    disk.keep(slot, kept.id)
-    if (copy && disk.linkKept(kept.id, copy.path) === 'placed') disk.keptRemove(kept.id)
+    if (kept === null) return
+    // Any of these may have been done before a kill.
+    if (slot !== null && disk.stageStat(slot) !== null) disk.keep(slot, kept.id)
+    if (copy === null || disk.keptStat(kept.id) === null) return
+    try {
+      if (disk.linkKept(kept.id, copy.path) === 'placed' || disk.stat(copy.path)?.ino === formerIno) disk.keptRemove(kept.id)
+    } catch (error) {
+      // No room for the copy, or its folder has gone: then it stays in the version store.
+      if (!(error instanceof DiskError)) throw error
+    }
   }
 
   #removeFolder(entry: Entry): 'done' | 'waits' {
@@ -829,23 +841,24 @@ export class Applier {
       },
       true,
     )
-    events.push(writer.addHistory(historyOf(this.#context, 'conflicted', path, copy.version.author, { other: copy.path })))
+    events.push(writer.addHistory(historyOf(this.#context, 'conflicted', path, copy.version, { other: copy.path })))
     log(this.#context, 'entry_conflict', { path, copy: copy.path })
   }
 
   /** The disk shows exactly what was put there; else somebody has written since, and it must be looked at. */
   #trusted(stat: DiskStat, { content }: Version): boolean {
     if (content.type === 'symlink') return stat.type === 'symlink'
-    return content.type === 'file' && stat.type === 'file' && stat.size === content.size && stat.mtimeNs === content.mtimeNs
+    if (content.type !== 'file' || stat.type !== 'file') return false
+    return stat.size === content.size && stat.mtimeNs === content.mtimeNs && stat.exec === content.exec
   }
 
   #record(writer: Writer, { path, to, from, source, copy, slot }: Intent, events: HistoryEvent[]): void {
     if (slot === null && copy !== null) return
-    const { content, author } = to
+    const { content } = to
     const action = content.type === 'gone' ? 'removed' : source !== null ? 'renamed' : 'received'
     const more = { ...(source !== null && { other: source }), ...(content.type === 'file' && { size: content.size }) }
     if (content.type === 'dir' && living(from)) return
-    events.push(writer.addHistory(historyOf(this.#context, action, path, author, more)))
+    events.push(writer.addHistory(historyOf(this.#context, action, path, to, more)))
   }
 
   // After a start
@@ -856,8 +869,7 @@ export class Applier {
     const done: Intent[] = []
     const dropped: Intent[] = []
     for (const intent of store.intents()) {
-      const finished = this.#finished(intent)
-      if (finished) {
+      if (this.#finished(intent)) {
         this.#keepFormer(intent)
         done.push(intent)
       } else {
@@ -878,7 +890,12 @@ export class Applier {
     const { disk, store } = this.#context
     const stat = slot === null ? null : disk.stageStat(slot)
     if (slot === null || stat === null || stat.ino === ino) return
-    if (disk.place(slot, path, null) === 'placed') return
+    try {
+      if (disk.place(slot, path, null) === 'placed') return
+    } catch (error) {
+      // Its folder has gone meanwhile.
+      if (!(error instanceof DiskError)) throw error
+    }
     const nobody = store.entry(path)?.known
     if (!nobody) return
     const kept = { ...this.#versions.row(path, nobody), hash: null, size: stat.size, mtimeNs: stat.mtimeNs, exec: stat.exec }
@@ -899,12 +916,21 @@ export class Applier {
     if (source !== null) return stat !== null && stat.ino === ino
     if (to.content.type === 'dir') {
       if (formerIno !== 0n && !taken) return false
-      if (stat === null) disk.makeFolder(path)
-      return stat === null || stat.type === 'dir'
+      return stat === null ? this.#madeFolder(path) : stat.type === 'dir'
     }
     if (to.content.type === 'gone') return formerIno !== 0n ? taken : stat === null
     if (slot === null) return stat !== null && this.#trusted(stat, to)
     return stat !== null && ino !== 0n && stat.ino === ino
+  }
+
+  #madeFolder(path: EntryPath): boolean {
+    try {
+      this.#context.disk.makeFolder(path)
+      return true
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return false
+    }
   }
 }
 

@@ -80,6 +80,7 @@ export class Arena {
     this.#local = new LocalChanges(context, {
       announced: () => this.#announced(),
       pending: () => this.#apply.again(),
+      committed: paths => this.#apply.changed(paths),
       emptied: paths => this.#apply.wakeDormant(paths),
       guard: reason => this.#stop(reason),
       scanning: () => this.#checkRoot(),
@@ -102,7 +103,7 @@ export class Arena {
       context,
       parts.digest,
       {
-        pending: paths => this.#apply.known(paths),
+        learnt: paths => this.#apply.known(paths),
         sources: (peer, paths) => this.#sources(peer, paths),
         peerChanged: () => this.#statusSoon(),
       },

@@ -10,7 +10,7 @@ import { DiskError } from './disk.ts'
 import { diskReason, type Fetcher } from './fetch.ts'
 import type { LocalChanges } from './local.ts'
 import type { Entry, Kept } from './store.ts'
-import { living, mtimeOf } from './version.ts'
+import { living, mtimeOf, type Version } from './version.ts'
 import type { VersionStore } from './versions.ts'
 
 /** Rows of one answer. */
@@ -241,8 +241,10 @@ export class Commands {
   #record(action: HistoryEvent['action'], path: EntryPath, other?: EntryPath): void {
     const { store, settings } = this.#context
     const events: HistoryEvent[] = []
+    const nothing: Version = { content: { type: 'gone', deleted: null }, vector: [], g: 0, author: settings.author }
+    const version = store.entry(other ?? path)?.known ?? nothing
     store.transact(writer =>
-      events.push(writer.addHistory(historyOf(this.#context, action, path, settings.author, other === undefined ? {} : { other }))),
+      events.push(writer.addHistory(historyOf(this.#context, action, path, version, other === undefined ? {} : { other }))),
     )
     tell(this.#context, events)
   }

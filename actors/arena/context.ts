@@ -5,6 +5,7 @@ import type { ArenaReport, ArenaSettings, ToPeer } from '../../protocol/ports.ts
 import type { HistoryEvent, Problem } from '../../protocol/status.ts'
 import type { Disk } from './disk.ts'
 import type { Store } from './store.ts'
+import { type Version, versionTag } from './version.ts'
 
 export interface Clock {
   /** Monotonic milliseconds. */
@@ -46,10 +47,10 @@ export function historyOf(
   context: ArenaContext,
   action: HistoryEvent['action'],
   path: EntryPath,
-  author: string,
+  version: Version,
   more: { other?: EntryPath; size?: number } = {},
 ): Omit<HistoryEvent, 'number'> {
-  return { atMs: context.clock.wallMs(), arena: context.settings.name, action, path, author, ...more }
+  return { atMs: context.clock.wallMs(), arena: context.settings.name, action, path, author: version.author, version: versionTag(version), ...more }
 }
 
 /** Paths that are not as they should be, each with its reason; bounded. */

@@ -47,8 +47,8 @@ export interface PeerSession {
 }
 
 export interface FeedEvents {
-  /** These became known and are not on the disk. */
-  pending(paths: readonly EntryPath[]): void
+  /** Something new is known of these; most of them are not on the disk. */
+  learnt(paths: readonly EntryPath[]): void
   /** A peer says that it has the content of these. */
   sources(peer: PeerId, paths: readonly EntryPath[]): void
   peerChanged(): void
@@ -344,20 +344,18 @@ export class Feed {
     const versions = message.entries.map(entry => fromWire(entry, policy))
     const sources: EntryPath[] = []
     const before = store.peer(peer)
-    const pending: EntryPath[] = []
-    let fresh = 0
+    const learnt: EntryPath[] = []
     const cursor: Cursor = { replica: session.theirs.replica, session: session.theirs.session, seq: Math.max(session.received, message.to) }
     store.transact(writer => {
       message.entries.forEach((wire, index) => {
         const outcome = this.#learn(writer, peer, wire.path, versions[index] as Version)
-        if (outcome !== 'nothing') fresh++
-        if (outcome === 'pending') pending.push(wire.path)
+        if (outcome !== 'nothing') learnt.push(wire.path)
         if (wire.has) sources.push(wire.path)
       })
       writer.putPeer(peer, { acknowledged: before?.acknowledged ?? null, read: cursor })
     })
     session.received = cursor.seq
-    count(this.#context, { feed_entries_received: message.entries.length, feed_entries_new: fresh })
+    count(this.#context, { feed_entries_received: message.entries.length, feed_entries_new: learnt.length })
     const { replica } = session.theirs
     store.flushed(() => {
       // The acknowledgement is a promise: only what is durable is given it.
@@ -373,7 +371,7 @@ export class Feed {
       })
     })
     if (sources.length > 0) this.#events.sources(peer, sources)
-    if (pending.length > 0) this.#events.pending(pending)
+    if (learnt.length > 0) this.#events.learnt(learnt)
     // Also what we only say again.
     this.pump()
     this.stateSoon()

@@ -72,6 +72,8 @@ export interface LocalEvents {
   announced(): void
   /** These paths may now be worked on, or must be again. */
   pending(): void
+  /** What the disk shows at these paths became part of the store. */
+  committed(paths: readonly EntryPath[]): void
   /** Nothing is at these paths any more: the folders above them may have held nothing else. */
   emptied(paths: readonly EntryPath[]): void
   /** The arena must stop and ask. */
@@ -649,6 +651,7 @@ export class LocalChanges {
     tell(this.#context, events)
     const gone = changes.filter(change => change.content.type === 'gone')
     if (gone.length > 0) this.#events.emptied(gone.map(change => change.path))
+    this.#events.committed(changes.map(change => change.path))
     if (announced) this.#events.announced()
     if (pending) this.#events.pending()
   }
@@ -698,15 +701,18 @@ export class LocalChanges {
     const { known } = meet(entry?.known ?? null, version)
     const have: Version = same(known.content, content) ? known : version
     const pending = have !== known
+    // What was merged with a change of ours is news for its origin, too.
+    const origin = entry && known === entry.known ? entry.origin : null
     writer.putEntry(
-      { path, seq: 0, known, have, stamp, dormant: false, origin: pending ? (entry?.origin ?? null) : null, pending, announced: false, former: base },
+      { path, seq: 0, known, have, stamp, dormant: false, origin, pending, announced: false, former: base },
       !pending,
     )
-    this.#record(writer, change, base, content, events)
+    this.#record(writer, change, base, version, events)
     return pending ? 'pending' : 'announced'
   }
 
-  #record(writer: Writer, change: Change, base: Version | null, content: Content, events: HistoryEvent[]): void {
+  #record(writer: Writer, change: Change, base: Version | null, version: Version, events: HistoryEvent[]): void {
+    const { content } = version
     const action =
       content.type === 'gone' ? 'deleted' : change.from !== undefined ? 'renamed' : living(base) ? 'edited' : 'created'
     const more = {
@@ -714,7 +720,7 @@ export class LocalChanges {
       ...(content.type === 'file' && { size: content.size }),
     }
     if ((this.#firstScan && action === 'created') || change.to !== undefined) return
-    events.push(writer.addHistory(historyOf(this.#context, action, change.path, this.#context.settings.author, more)))
+    events.push(writer.addHistory(historyOf(this.#context, action, change.path, version, more)))
   }
 
   /** Names in one folder that some disks would merge are worth a word; here both can live. */

@@ -196,6 +196,16 @@ export function sameVersion(a: Version, b: Version): boolean {
   )
 }
 
+/**
+ * A version's short name, 8 hex digits, the same on every peer: it follows one change through the histories and logs of a
+ * household (FNV-1a of the vector; for reading, not for deciding).
+ */
+export function versionTag({ vector }: Version): string {
+  let sum = 2166136261
+  for (const byte of Buffer.from(JSON.stringify(vector))) sum = Math.imul(sum ^ byte, 16777619) >>> 0
+  return sum.toString(16).padStart(8, '0')
+}
+
 export interface LocalChange {
   /** What the disk shows now. */
   readonly content: Content

@@ -53,40 +53,32 @@ export class VersionStore {
     timers.soon('prune', clock.nowMs() + waitMs, () => this.prune())
   }
 
-  /** Drops what is too old, then the oldest until the rest fits; and old files that no row speaks of: a rolled-back store's. */
+  /** Drops what is too old, then the oldest until the rest fits; rows whose file is gone; and old files that no row speaks of. */
   prune(): void {
+    this.#soon(PRUNE_MS)
     const { store, disk, settings, clock } = this.#context
     const rows = store.kept(null, Number.MAX_SAFE_INTEGER).reverse()
     const oldestMs = clock.wallMs() - settings.versions.keepMs
-    const dropped: Kept[] = []
-    for (const kept of rows) {
-      if (kept.keptMs >= oldestMs && this.#bytes <= settings.versions.bytesMax) break
-      this.#bytes -= kept.size
-      dropped.push(kept)
-    }
-    if (dropped.length > 0) {
-      store.transact(writer => {
-        for (const kept of dropped) writer.removeKept(kept.id)
-      })
-      for (const kept of dropped) {
-        try {
-          disk.keptRemove(kept.id)
-        } catch (error) {
-          if (!(error instanceof DiskError)) throw error
-        }
-      }
-      count(this.#context, { versions_dropped: dropped.length })
-    }
-    this.#dropStray(new Set(rows.map(row => row.id)), oldestMs)
-    this.#soon(PRUNE_MS)
-  }
-
-  #dropStray(known: ReadonlySet<string>, oldestMs: number): void {
-    const { disk } = this.#context
     try {
-      for (const id of disk.keptList()) {
-        if (!known.has(id) && Number.parseInt(id, 36) < oldestMs) disk.keptRemove(id)
+      // Another disk in this one's place says nothing of what we keep.
+      if (disk.identity().marker !== store.state().disk) return
+      const files = new Set(disk.keptList())
+      const dropped: Kept[] = []
+      for (const kept of rows) {
+        if (files.has(kept.id) && kept.keptMs >= oldestMs && this.#bytes <= settings.versions.bytesMax) continue
+        this.#bytes -= kept.size
+        dropped.push(kept)
       }
+      if (dropped.length > 0) {
+        store.transact(writer => {
+          for (const kept of dropped) writer.removeKept(kept.id)
+        })
+        count(this.#context, { versions_dropped: dropped.length })
+      }
+      const known = new Set(rows.map(row => row.id))
+      // A store that was rolled back has forgotten some. What was just moved in gets its row in a moment.
+      for (const id of files) if (!known.has(id) && Number.parseInt(id, 36) < oldestMs) disk.keptRemove(id)
+      for (const { id } of dropped) if (files.has(id)) disk.keptRemove(id)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
     }

@@ -106,7 +106,7 @@ export class Peer {
   /** Starts the arena on its disk and tables. `tables`: what stands between it and them, to break it in the middle. */
   start(tables: Tables = this.tables): this {
     const { world } = this
-    const random = () => (++world.random).toString(16).padStart(16, this.name.charCodeAt(0).toString(16))
+    const random = () => BigInt.asUintN(64, BigInt(++world.random) * 0x9e3779b97f4a7c15n).toString(16).padStart(16, '0')
     this.store = openStore({
       tables,
       digest,

@@ -3,7 +3,15 @@ import { type Results, toMarkdown, toSvg } from '../../bench/report.ts'
 
 const results: Results = {
   date: '2025-01-02',
-  machine: { processor: 'P', processors: 2, memoryBytes: 8e9, kernel: '6.1', fileSystem: 'ext4', node: '20.20.0' },
+  machine: {
+    processor: 'P',
+    processors: 2,
+    memoryBytes: 8e9,
+    kernel: '6.1',
+    fileSystem: 'ext4',
+    node: '20.20.0',
+    loadBefore: 0.1,
+  },
   settings: { rounds: 3, scale: 1, edits: 100, idleSeconds: 30 },
   tools: [
     { name: 'realize', version: 'realize 0.1.0', missing: null },
@@ -42,6 +50,15 @@ test('the report says what is not there, and why', t => {
   t.true(text.includes('rsync failed in a round: it stopped'))
   t.true(text.includes('realize failed in a round: too late'))
   t.true(text.includes('rsync: does not watch its folder.'))
+})
+
+test('figures of a busy machine are called a hint', t => {
+  t.false(toMarkdown(results).includes('busy'))
+  t.true(
+    toMarkdown({ ...results, machine: { ...results.machine, loadBefore: 1.5 } }).includes(
+      'busy with other things (load 1.5',
+    ),
+  )
 })
 
 test('the chart is well-formed and leaves out a case without figures', t => {

@@ -481,6 +481,7 @@ const event = (number: number): HistoryEvent => ({
   action: 'edited',
   path: path(number % 2 === 0 ? 'a/even' : 'b/odd'),
   author: 'ABCDEFG',
+  version: '0badcafe',
 })
 
 test('history --follow shows what comes, of the path alone, until the service stops', async t => {
