@@ -13,6 +13,8 @@ export interface Results {
     kernel: string
     fileSystem: string
     node: string
+    /** Load average over a minute before the first run: what others do on this machine. */
+    loadBefore: number
   }
   settings: { rounds: number; scale: number; edits: number; idleSeconds: number }
   tools: { name: ToolName; version: string | null; missing: string | null }[]

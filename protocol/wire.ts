@@ -105,6 +105,8 @@ export const ArenaOpen = message('arena_open', {
   read: Type.Union([Cursor, Type.Null()]),
   /** The sender reads from the start on purpose, though it had read more: its root differs. */
   again: Type.Boolean(),
+  /** The receiver's session that the sender has heard of; if that is not its present one, it says its own `arena_open` again. */
+  knows: Type.Union([SessionToken, Type.Null()]),
 })
 /** The sender will not sync this arena with the receiver now. */
 export const ArenaClose = message('arena_close', { arena: ArenaName, code: Code, reason: Reason })

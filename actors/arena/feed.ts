@@ -27,13 +27,14 @@ export interface PeerSession {
   readonly name: string
   /** What its `arena_open` said; null: not yet, so nothing flows. */
   theirs: { replica: ReplicaId; session: SessionToken; seq: number } | null
-  lastSession: SessionToken | null
   /** One side has said `arena_close` since our last `arena_open`: theirs must be answered with another one. */
   closed: boolean
   /** Ours: given out in batches, and acknowledged. */
   sent: number
   acknowledged: number
   openBatches: number
+  /** Entries up to this number are said to it even if they came from it: it may have lost them since. */
+  echoUpTo: number
   /** Theirs: taken. */
   received: number
   appliedSaid: number
@@ -82,11 +83,11 @@ export class Feed {
       id: peer,
       name,
       theirs: null,
-      lastSession: null,
       closed: false,
       sent: 0,
       acknowledged: 0,
       openBatches: 0,
+      echoUpTo: 0,
       received: 0,
       appliedSaid: -1,
       state: null,
@@ -137,6 +138,7 @@ export class Feed {
       conflicts: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
       read: again ? null : read,
       again,
+      knows: this.sessions.get(peer)?.theirs?.session ?? null,
     })
   }
 
@@ -171,9 +173,6 @@ export class Feed {
       for (const id of this.sessions.keys()) this.#sayOpen(id)
       return
     }
-    // Its arena was started or opened again on a living connection: it knows nothing of what we said before.
-    const restarted = session.closed || (session.lastSession !== null && session.lastSession !== message.session)
-    session.lastSession = message.session
     const current = store.state()
     const from = read !== null && read.replica === current.replica ? read.seq : 0
     const before = store.peer(peer)?.acknowledged
@@ -186,6 +185,7 @@ export class Feed {
     const cursor = known?.read && known.read.replica === replica ? known.read : null
     store.transact(writer => {
       writer.putPeer(peer, { read: cursor, acknowledged: { replica, ours: current.replica, seq: from } })
+      if (before?.replica !== replica) this.#forgetOrigin(writer, peer)
     })
     session.theirs = { replica, session: message.session, seq: message.seq }
     session.reason = null
@@ -193,14 +193,29 @@ export class Feed {
     session.sent = from
     session.acknowledged = from
     session.openBatches = 0
+    session.echoUpTo = current.seq
     session.received = cursor?.seq ?? 0
     session.stateSaid = ''
     session.state = null
-    if (restarted) this.#sayOpen(peer)
+    if (message.knows !== sessionOf(store.state())) this.#sayOpen(peer)
     log(this.#context, 'arena_peer_opened', { peer: session.name, from, read: session.received })
     this.pump()
     this.stateSoon()
     this.#events.peerChanged()
+  }
+
+  /** The peer's store is another one: what is to be applied here and came from the former one is news for it, too. */
+  #forgetOrigin(writer: Writer, peer: PeerId): void {
+    const { store } = this.#context
+    for (let after: EntryPath | null = null; ; ) {
+      const page: EntryPath[] = store.pendingPage(after, 1000)
+      for (const path of page) {
+        const entry = store.entry(path)
+        if (entry?.origin === peer) writer.putEntry({ ...entry, origin: null }, false)
+      }
+      if (page.length < 1000) return
+      after = page.at(-1) as EntryPath
+    }
   }
 
   arenaClose(peer: PeerId, message: Message<'arena_close'>): void {
@@ -292,7 +307,7 @@ export class Feed {
     for (const entry of rows) {
       to = entry.seq
       // What came from this peer, it has.
-      if (entry.origin === session.id) continue
+      if (entry.origin === session.id && entry.seq > session.echoUpTo) continue
       const wire = toWire(entry)
       batch.push(wire)
       bytes += 200 + Buffer.byteLength(entry.path) + 24 * wire.vector.length

@@ -19,6 +19,8 @@ import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
 /** A deletion is believed when the path is still missing after this long: editors replace by delete and create. */
 const MISSING_MS = 60
+/** While more goes missing all the time, deletions wait up to this long. */
+const MISSING_MAX_MS = 1_500
 /** A file whose mtime is older than this is not asked whether somebody is writing it. */
 const FRESH_MS = 2_000
 /** Between two looks at a file that is being written, and how long that may put it off. */
@@ -296,6 +298,7 @@ export class LocalChanges {
       const entry = store.entry(path)
       if (stat !== null) present.push({ path, stat, entry })
       else if (entry) this.#missingTree(entry)
+      else if (path.includes('\ufffd')) this.#walks.push({ walk: walk(this.#context.disk, store, this.rules, parentOf(path) ?? null), full: false })
       else problems.clear(path)
     }
     if (emptied.length > 0) this.#events.emptied(emptied)
@@ -340,8 +343,11 @@ export class LocalChanges {
     const { clock, timers } = this.#context
     this.#missing.set(entry.path, clock.nowMs())
     if (entry.stamp && entry.stamp.ino !== 0n) this.#missingInodes.set(entry.stamp.ino, entry.path)
+    this.#missingMs = clock.nowMs()
     timers.soon('missing', clock.nowMs() + MISSING_MS, () => this.#commitMissing())
   }
+  /** When something was found missing last. */
+  #missingMs = 0
 
   // Walks
 
@@ -588,8 +594,10 @@ export class LocalChanges {
     const nowMs = clock.nowMs()
     const gone: EntryPath[] = []
     let waiting = false
+    // A folder that is just being emptied is seen as a whole, so that the guard can judge it.
+    const going = nowMs - this.#missingMs < MISSING_MS
     for (const [path, sinceMs] of this.#missing) {
-      if (nowMs - sinceMs < MISSING_MS) {
+      if (nowMs - sinceMs < (going ? MISSING_MAX_MS : MISSING_MS)) {
         waiting = true
         continue
       }

@@ -106,7 +106,10 @@ export class Peer {
   /** Starts the arena on its disk and tables. `tables`: what stands between it and them, to break it in the middle. */
   start(tables: Tables = this.tables): this {
     const { world } = this
-    const random = () => BigInt.asUintN(64, BigInt(++world.random) * 0x9e3779b97f4a7c15n).toString(16).padStart(16, '0')
+    const random = () =>
+      BigInt.asUintN(64, BigInt(++world.random) * 0x9e3779b97f4a7c15n)
+        .toString(16)
+        .padStart(16, '0')
     this.store = openStore({
       tables,
       digest,
@@ -124,7 +127,10 @@ export class Peer {
       problems: new Problems(),
       timers: new Timers(),
     }
-    this.arena = new Arena({ context, digest, boot: this.boot, rootLost: reason => void (this.rootLost = reason) })
+    const rootLost = (reason: string) => {
+      this.rootLost = reason
+    }
+    this.arena = new Arena({ context, digest, boot: this.boot, rootLost })
     this.#hashes = []
     this.running = true
     this.#endSyncs()
@@ -143,7 +149,8 @@ export class Peer {
   /** A sync that was asked for in an earlier life is answered to nobody. */
   #endSyncs(): void {
     const life = ++this.#life
-    this.disk.sync = done => MemoryDisk.prototype.sync.call(this.disk, error => void (life === this.#life && done(error)))
+    this.disk.sync = done =>
+      MemoryDisk.prototype.sync.call(this.disk, error => void (life === this.#life && done(error)))
   }
 
   /** Gone without a word, as after a kill. */
@@ -196,7 +203,10 @@ export class Peer {
   hashOne(): boolean {
     const request = this.#hashes.shift()
     if (!request) return false
-    this.arena.hashed(request.id, request.tasks.map(task => this.#hash(task)))
+    this.arena.hashed(
+      request.id,
+      request.tasks.map(task => this.#hash(task)),
+    )
     return true
   }
 
@@ -436,7 +446,8 @@ function deliverWire({ from, to }: Link, header: ArenaWireMessage, payload?: Uin
     back.downloads.delete(download.id)
     to.disk.close(download.fd)
     const failure = { code: 'blob_missing', message: 'not here' } as const
-    return hand(to, from, { type: 'download_failed', id: download.id, failure })
+    hand(to, from, { type: 'download_failed', id: download.id, failure })
+    return
   }
   hand(to, from, { type: 'wire', header, ...(payload && { payload }) })
 }
@@ -482,7 +493,8 @@ function upload({ from, to }: Link, message: Extract<ToPeer, { type: 'upload' }>
 export function turn(world: World): boolean {
   let worked = false
   for (const link of [...world.links]) {
-    for (let waiting = link.queue.length; waiting > 0 && world.links.includes(link); waiting--) worked = deliverOne(link) || worked
+    for (let waiting = link.queue.length; waiting > 0 && world.links.includes(link); waiting--)
+      worked = deliverOne(link) || worked
   }
   for (const peer of world.peers) {
     if (!peer.running) continue
@@ -539,13 +551,24 @@ export function assertAgree(t: ExecutionContext, world: World): void {
     t.deepEqual(peer.disk.stageList(), [], `${peer.name} has left something in staging`)
     t.deepEqual(
       peer.disk.keptList().sort(),
-      peer.kept().map(kept => kept.id).sort(),
+      peer
+        .kept()
+        .map(kept => kept.id)
+        .sort(),
       `${peer.name}: the version store and its rows differ`,
     )
   }
   const seqs = peers.map(peer => peer.store.state().seq)
   const messages = world.delivered.length
   settle(world)
-  t.deepEqual(peers.map(peer => peer.store.state().seq), seqs, 'entries were announced after all was quiet')
-  t.deepEqual(world.delivered.slice(messages).map(({ header }) => header.type), [], 'messages flowed after all was quiet')
+  t.deepEqual(
+    peers.map(peer => peer.store.state().seq),
+    seqs,
+    'entries were announced after all was quiet',
+  )
+  t.deepEqual(
+    world.delivered.slice(messages).map(({ header }) => header.type),
+    [],
+    'messages flowed after all was quiet',
+  )
 }

@@ -37,7 +37,10 @@ export function assertDerived(t: ExecutionContext, store: Store): void {
     if (page.length < 7) break
     after = (page.at(-1) as Entry).path
   }
-  t.deepEqual(entries, entries.toSorted((a, b) => compareTree(a.path, b.path)))
+  t.deepEqual(
+    entries,
+    entries.toSorted((a, b) => compareTree(a.path, b.path)),
+  )
   const buckets = new Uint8Array(BUCKETS * DIGEST_BYTES)
   const totals = { entries: 0, files: 0, bytes: 0, realBytes: 0, pending: 0, pendingBytes: 0 }
   for (const { path: at, known, have, pending } of entries) {
@@ -59,7 +62,10 @@ export function assertDerived(t: ExecutionContext, store: Store): void {
   const announced = entries.filter(entry => entry.seq > 0).sort((a, b) => a.seq - b.seq)
   t.deepEqual(store.feed(0, 1_000_000), announced)
   t.true(announced.every((entry, index) => index === 0 || entry.seq > (announced[index - 1] as Entry).seq))
-  t.deepEqual(store.pendingPage(null, 1000), entries.filter(entry => entry.pending).map(entry => entry.path))
+  t.deepEqual(
+    store.pendingPage(null, 1000),
+    entries.filter(entry => entry.pending).map(entry => entry.path),
+  )
 }
 
 /** Declares the suite's tests for one kind of tables. */
@@ -136,11 +142,24 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
   })
 
   accept('living things below a folder are seen, tombstones and siblings are not', (t, store) => {
-    put(store, true, makeEntry('a', folder), makeEntry('a/x', deleted, { have: null }), makeEntry('a-b', one), makeEntry('ab', one))
+    put(
+      store,
+      true,
+      makeEntry('a', folder),
+      makeEntry('a/x', deleted, { have: null }),
+      makeEntry('a-b', one),
+      makeEntry('ab', one),
+    )
     t.false(store.hasLivingBelow(path('a')))
     put(store, true, makeEntry('a/deep/y', one))
     t.true(store.hasLivingBelow(path('a')))
-    put(store, true, ...Array.from({ length: 130 }, (_, i) => makeEntry(`many/${String(i).padStart(3, '0')}`, i < 129 ? deleted : one)))
+    put(
+      store,
+      true,
+      ...Array.from({ length: 130 }, (_, i) =>
+        makeEntry(`many/${String(i).padStart(3, '0')}`, i < 129 ? deleted : one),
+      ),
+    )
     t.true(store.hasLivingBelow(path('many')))
   })
 
@@ -148,7 +167,14 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     put(store, true, makeEntry('a', one), makeEntry('b', one), makeEntry('c', one))
     put(store, true, makeEntry('a', two))
     put(store, false, makeEntry('b', two))
-    t.deepEqual(store.feed(0, 10).map(entry => [entry.path as string, entry.seq]), [['b', 2], ['c', 3], ['a', 4]])
+    t.deepEqual(
+      store.feed(0, 10).map(entry => [entry.path as string, entry.seq]),
+      [
+        ['b', 2],
+        ['c', 3],
+        ['a', 4],
+      ],
+    )
     t.deepEqual(pathsOf(store.feed(2, 1)), ['c'])
     t.deepEqual(pathsOf(store.feed(4, 10)), [])
     t.is(store.state().seq, 4)
@@ -165,7 +191,14 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
   })
 
   accept('content is found by its hash, by what the disk shows and not by what is only known', (t, store) => {
-    put(store, true, makeEntry('x', one), makeEntry('a/y', one), makeEntry('z', two, { have: one, pending: true }), makeEntry('w', one, { have: null, pending: true }))
+    put(
+      store,
+      true,
+      makeEntry('x', one),
+      makeEntry('a/y', one),
+      makeEntry('z', two, { have: one, pending: true }),
+      makeEntry('w', one, { have: null, pending: true }),
+    )
     t.deepEqual([...store.withHash(hash('a'), 10)].sort(), ['a/y', 'x', 'z'].map(path))
     t.is(store.withHash(hash('a'), 2).length, 2)
     t.deepEqual(store.withHash(hash('b'), 10), [])
@@ -173,7 +206,12 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     t.deepEqual(store.withHash(hash('a'), 10), [])
     t.deepEqual([...store.withHash(hash('b'), 10)].sort(), ['x', 'z'].map(path))
     const all = 'f'.repeat(64) as BlobHash
-    put(store, true, makeEntry('edge', version(file('f'), { 1: 1 }, 1)), makeEntry('\u{10ffff}', version(file('f'), { 1: 1 }, 1)))
+    put(
+      store,
+      true,
+      makeEntry('edge', version(file('f'), { 1: 1 }, 1)),
+      makeEntry('\u{10ffff}', version(file('f'), { 1: 1 }, 1)),
+    )
     t.is(store.withHash(all, 10).length, 2)
   })
 
@@ -211,9 +249,15 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
       writer.putKept(kept('002', 'b', 'b'))
       writer.putKept(kept('003', 'a', null))
     })
-    t.deepEqual(store.kept(null, 10).map(row => row.id), ['003', '002', '001'])
+    t.deepEqual(
+      store.kept(null, 10).map(row => row.id),
+      ['003', '002', '001'],
+    )
     t.deepEqual(store.kept(path('a'), 10), [kept('003', 'a', null), kept('001', 'a', 'a')])
-    t.deepEqual(store.kept(path('a'), 1).map(row => row.id), ['003'])
+    t.deepEqual(
+      store.kept(path('a'), 1).map(row => row.id),
+      ['003'],
+    )
     t.deepEqual(store.keptWithHash(hash('b')), kept('002', 'b', 'b'))
     store.transact(writer => {
       writer.putKept(kept('004', 'c', 'b'))
@@ -223,12 +267,16 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     t.is(store.keptWithHash(hash('b'))?.id, '004')
     store.transact(writer => writer.removeKept('004'))
     t.is(store.keptWithHash(hash('b')), undefined)
-    t.deepEqual(store.kept(null, 10).map(row => row.id), ['003', '001'])
+    t.deepEqual(
+      store.kept(null, 10).map(row => row.id),
+      ['003', '001'],
+    )
   })
 
   accept('more versions than one page are all listed', (t, store) => {
     store.transact(writer => {
-      for (let i = 0; i < 1200; i++) writer.putKept(kept(String(i).padStart(5, '0'), i % 2 === 0 ? 'even' : 'odd', null))
+      for (let i = 0; i < 1200; i++)
+        writer.putKept(kept(String(i).padStart(5, '0'), i % 2 === 0 ? 'even' : 'odd', null))
     })
     t.is(store.kept(null, 10_000).length, 1200)
     t.is(store.kept(path('odd'), 10_000).length, 600)
@@ -257,7 +305,13 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     store.transact(writer => {
       for (const at of ['a', 'b', 'c']) writer.addHistory(event(at))
     })
-    t.deepEqual(store.history(Number.MAX_SAFE_INTEGER, 2).map(row => [row.number, row.path as string]), [[3, 'c'], [2, 'b']])
+    t.deepEqual(
+      store.history(Number.MAX_SAFE_INTEGER, 2).map(row => [row.number, row.path as string]),
+      [
+        [3, 'c'],
+        [2, 'b'],
+      ],
+    )
     t.deepEqual(store.history(2, 10), [{ ...event('a'), number: 1 }])
   })
 

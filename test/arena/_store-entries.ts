@@ -44,4 +44,3 @@ export function makeEntry(at: string, known: Version, fields: Partial<Entry> = {
 export function event(at: string): Omit<HistoryEvent, 'number'> {
   return { atMs: 5, arena: 'a' as ArenaName, action: 'created', path: path(at), author: author(0), version: '0badcafe' }
 }
-

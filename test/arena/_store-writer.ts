@@ -1,8 +1,8 @@
 /** A process that writes one transaction after the other to a store, until it is killed. Says each that is durable. */
 import { openLmdbTables } from '../../actors/arena/tables-lmdb.ts'
+import type { ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { event, makeEntry, openOn, peerId } from './_store-entries.ts'
 import { file, version } from './_versions.ts'
-import type { ReplicaId, SessionToken } from '../../protocol/ids.ts'
 
 const PATHS = 90
 

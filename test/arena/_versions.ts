@@ -1,8 +1,8 @@
 /** Versions for tests: short words for contents and replicas, and histories that peers could really have made. */
 import fc from 'fast-check'
 import {
-  changeVersion,
   type Content,
+  changeVersion,
   type FileContent,
   meet,
   sameContent,
@@ -49,9 +49,9 @@ type Event = { at: number; do: 'change'; content: Content } | { at: number; do: 
 const PEERS = 3
 
 const contentArbitrary: fc.Arbitrary<Content> = fc.oneof(
-  fc.record({ letter: fc.constantFrom('a', 'b', 'c'), mtime: fc.integer({ min: 1, max: 3 }) }).map(({ letter, mtime }) =>
-    file(letter, { mtimeNs: BigInt(mtime) }),
-  ),
+  fc
+    .record({ letter: fc.constantFrom('a', 'b', 'c'), mtime: fc.integer({ min: 1, max: 3 }) })
+    .map(({ letter, mtime }) => file(letter, { mtimeNs: BigInt(mtime) })),
   fc.constant<Content>({ type: 'dir' }),
   fc.constantFrom('x', 'y').map((target): Content => ({ type: 'symlink', target })),
   fc.constant<Content>(gone),
@@ -68,43 +68,49 @@ export interface Made {
 }
 
 /** Every version that three peers made in some order of changes and hearsay, each with what it was based on. */
-export const historyArbitrary: fc.Arbitrary<Made[]> = fc.array(eventArbitrary, { minLength: 2, maxLength: 24 }).map(events => {
-  const shown: (Version | null)[] = Array.from({ length: PEERS }, () => null)
-  const counts = Array.from({ length: PEERS }, () => 0)
-  const history: Made[] = []
-  for (const event of events) {
-    const base = shown[event.at] ?? null
-    if (event.do === 'hear') {
-      const theirs = shown[event.from]
-      if (theirs) shown[event.at] = meet(base, theirs).known
-      continue
-    }
-    let { content } = event
-    if (content.type === 'gone') {
-      if (base === null || base.content.type === 'gone') continue
-      content = { type: 'gone', deleted: base.content.type === 'file' ? base.content.hash : null }
-    }
+export const historyArbitrary: fc.Arbitrary<Made[]> = fc
+  .array(eventArbitrary, { minLength: 2, maxLength: 24 })
+  .map(events => {
+    const shown: (Version | null)[] = Array.from({ length: PEERS }, () => null)
+    const counts = Array.from({ length: PEERS }, () => 0)
+    const history: Made[] = []
+    for (const event of events) {
+      const base = shown[event.at] ?? null
+      if (event.do === 'hear') {
+        const theirs = shown[event.from]
+        if (theirs) shown[event.at] = meet(base, theirs).known
+        continue
+      }
+      let { content } = event
+      if (content.type === 'gone') {
+        if (base === null || base.content.type === 'gone') continue
+        content = { type: 'gone', deleted: base.content.type === 'file' ? base.content.hash : null }
+      }
+      const count = (counts[event.at] as number) + 1
+    counts[event.at] = count
     const idle = base !== null && sameContent(base.content, content) && content.type !== 'file'
-    if (idle) continue
-    const made = changeVersion({
-      content,
-      base,
-      replica: replica(event.at + 1),
-      count: (counts[event.at] = (counts[event.at] as number) + 1),
-      author: author(event.at),
-      firstScan: false,
-      policy: 'keep-both',
-      nowMs: 0,
-    })
-    shown[event.at] = made
-    history.push({ made, base })
-  }
-  return history
-})
+      if (idle) continue
+      const made = changeVersion({
+        content,
+        base,
+        replica: replica(event.at + 1),
+        count,
+        author: author(event.at),
+        firstScan: false,
+        policy: 'keep-both',
+        nowMs: 0,
+      })
+      shown[event.at] = made
+      history.push({ made, base })
+    }
+    return history
+  })
 
 /** Peers that each heard of the versions in an order of their own tell each other all they know, until nobody learns. */
 export function exchange(orders: readonly (readonly Version[])[], meeting = meet): Version[] {
-  const known = orders.map(order => order.reduce<Version | null>((best, next) => meeting(best, next).known, null) as Version)
+  const known = orders.map(
+    order => order.reduce<Version | null>((best, next) => meeting(best, next).known, null) as Version,
+  )
   for (let round = 0; round < 50; round++) {
     let learnt = false
     for (let i = 0; i < known.length; i++) {

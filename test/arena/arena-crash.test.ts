@@ -1,6 +1,6 @@
 /** One peer dies at every single step of applying and comes back: the end is that of an undisturbed run, names and all. */
 import test from 'ava'
-import { assertAgree, connect, disconnect, Killed, makePair, pass, type Peer, settle, type World } from './_pair.ts'
+import { assertAgree, connect, disconnect, Killed, makePair, type Peer, pass, settle, type World } from './_pair.ts'
 
 interface Scene {
   world: World
@@ -135,3 +135,58 @@ for (const end of ['killed', 'power lost'] as const) {
     })
   }
 }
+
+/** A user's change at b has been announced and taken by a, and is not durable yet when the power goes. */
+function announcedThenOff(before: string | null, left: (b: Peer) => void): Scene {
+  const scene = makePair()
+  const { world, a, b } = scene
+  if (before !== null) b.write('f', before)
+  settle(world)
+  b.write('f', 'announced')
+  for (let turns = 0; !a.has('f') || a.read('f') !== 'announced'; turns++) {
+    if (turns > 1000) throw new Error('a does not get it')
+    pass(world, 10)
+  }
+  b.stop()
+  left(b)
+  b.boot = 'boot-2'
+  b.start()
+  settle(world)
+  return scene
+}
+
+function leave(b: Peer, text: string): void {
+  b.disk.writeFile('f', new Uint8Array(Buffer.from(text)))
+}
+
+for (const before of [null, 'before']) {
+  const what = before === null ? 'a new file' : 'an edit'
+  test(`the power loss took the name of ${what} that was announced: it is fetched again, not deleted`, t => {
+    const { world, a, b } = announcedThenOff(before, peer => peer.disk.remove('f'))
+    t.deepEqual(a.tree(), { f: 'announced' })
+    assertAgree(t, world)
+    t.true(b.has('f'))
+  })
+
+  test(`the power loss took the content of ${what} that was announced: it is fetched again, and nothing cut short is spread`, t => {
+    const { world, a, b } = announcedThenOff(before, peer => leave(peer, ''))
+    t.deepEqual(a.tree(), { f: 'announced' })
+    t.deepEqual(b.tree(), { f: 'announced' })
+    assertAgree(t, world)
+  })
+
+  test(`somebody wrote over ${what} after the power loss: that is a change like any`, t => {
+    const { world, a, b } = announcedThenOff(before, peer => leave(peer, 'by hand'))
+    t.true(Object.values(a.tree()).includes('by hand'))
+    t.deepEqual(Object.values(b.tree()).sort(), ['announced', 'by hand'])
+    assertAgree(t, world)
+  })
+}
+
+test('the power loss brought back what an edit had replaced: the edit is fetched again', t => {
+  const { world, a, b } = announcedThenOff('before', peer => leave(peer, 'before'))
+  t.deepEqual(a.tree(), { f: 'announced' })
+  t.deepEqual(b.tree(), { f: 'announced' })
+  t.true(b.contents().has('before'), 'what was found is in the version store')
+  assertAgree(t, world)
+})

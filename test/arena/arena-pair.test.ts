@@ -1,5 +1,7 @@
 /** Two or three arenas as their users see them: what is done on one disk, and what all disks show when it is quiet. */
 import test from 'ava'
+import { NO_STAMP } from '../../actors/arena/store.ts'
+import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import {
   ARENA,
@@ -12,8 +14,8 @@ import {
   makeHousehold,
   makePair,
   makeWorld,
-  pass,
   Peer,
+  pass,
   settle,
 } from './_pair.ts'
 
@@ -78,7 +80,13 @@ test('a renamed folder takes what is in it along', t => {
   settle(world)
   a.rename('from', 'to')
   settle(world)
-  t.deepEqual(b.tree(), { to: '/', 'to/deep': '/', 'to/deep/1': 'content 1', 'to/deep/2': 'content 2', 'to/deep/3': 'content 3' })
+  t.deepEqual(b.tree(), {
+    to: '/',
+    'to/deep': '/',
+    'to/deep/1': 'content 1',
+    'to/deep/2': 'content 2',
+    'to/deep/3': 'content 3',
+  })
   assertAgree(t, world)
 })
 
@@ -120,7 +128,8 @@ test('a file becomes a folder, the folder a link, and the link a file again', t 
 
 test('a link is taken over as it is, whatever it points to', t => {
   const { world, a, b } = makePair()
-  for (const [index, target] of ['/etc/passwd', '../../up', 'nothing here', 'ünï/코드'].entries()) a.symlink(target, `link${index}`)
+  for (const [index, target] of ['/etc/passwd', '../../up', 'nothing here', 'ünï/코드'].entries())
+    a.symlink(target, `link${index}`)
   settle(world)
   t.deepEqual(b.tree(), { link0: '→ /etc/passwd', link1: '→ ../../up', link2: '→ nothing here', link3: '→ ünï/코드' })
   assertAgree(t, world)
@@ -139,7 +148,9 @@ test('a big file travels leaf by leaf, and of a changed one only what changed', 
   a.write('big', changed)
   settle(world)
   t.deepEqual(b.disk.readFile('big'), changed)
-  const asked = world.delivered.slice(messages).flatMap(({ header }) => (header.type === 'fetch_leaves' ? [header.count] : []))
+  const asked = world.delivered
+    .slice(messages)
+    .flatMap(({ header }) => (header.type === 'fetch_leaves' ? [header.count] : []))
   t.deepEqual(asked, [1])
   assertAgree(t, world)
 })
@@ -208,7 +219,10 @@ test('of two concurrent edits one wins everywhere and the other is one copy of o
   const copy = Object.keys(tree).find(path => path !== 'notes.txt') as string
   t.regex(copy, /^notes\.conflict-20250615-1200\d\d-[AB]{7}\.txt$/)
   t.is(a.state.conflicts, 1)
-  t.deepEqual(a.conflicts().map(({ path }) => path), ['notes.txt'])
+  t.deepEqual(
+    a.conflicts().map(({ path }) => path),
+    ['notes.txt'],
+  )
   assertAgree(t, world)
 })
 
@@ -440,11 +454,14 @@ test('a store that is lost resurrects nothing: what had been deleted goes to the
   b.stop()
   a.remove('deleted')
   settle(world)
-  b.tables = new (b.tables.constructor as new () => typeof b.tables)()
+  b.tables = new MemoryTables()
   b.start()
   settle(world)
   t.deepEqual(a.tree(), { kept: '1' })
-  t.deepEqual(b.kept('deleted').map(({ id }) => b.keptText(id)), ['2'])
+  t.deepEqual(
+    b.kept('deleted').map(({ id }) => b.keptText(id)),
+    ['2'],
+  )
   assertAgree(t, world)
 })
 
@@ -456,7 +473,7 @@ test('a store that is lost keeps what was edited meanwhile, as winner or as copy
   b.disk.writeFile('f', new Uint8Array(Buffer.from('of b')))
   a.write('f', 'of a')
   settle(world)
-  b.tables = new (b.tables.constructor as new () => typeof b.tables)()
+  b.tables = new MemoryTables()
   b.start()
   settle(world)
   t.is(a.read('f'), 'of a', 'nothing wins because somebody lost a database')
@@ -630,7 +647,10 @@ for (const keep of ['winner', 'loser', 'both'] as const) {
     b.run('resolve', { path: 'f.txt', keep })
     settle(world)
     t.is(a.read('f.txt'), keep === 'loser' ? loser : winner)
-    t.deepEqual(Object.values(a.tree()).sort(), keep === 'both' ? ['of a', 'of b'] : [keep === 'loser' ? loser : winner])
+    t.deepEqual(
+      Object.values(a.tree()).sort(),
+      keep === 'both' ? ['of a', 'of b'] : [keep === 'loser' ? loser : winner],
+    )
     t.is(a.state.conflicts, 0)
     t.deepEqual(b.conflicts(), [])
     assertAgree(t, world)
@@ -644,12 +664,18 @@ test('what was replaced or deleted is listed and can be brought back', t => {
   settle(world)
   a.write('folder/f', 'second')
   settle(world)
-  t.deepEqual(b.versions('folder/f').map(({ size }) => size), [5])
+  t.deepEqual(
+    b.versions('folder/f').map(({ size }) => size),
+    [5],
+  )
   a.disk.remove('folder')
   a.touch('folder', 'folder/f')
   settle(world)
   const versions = b.versions('folder/f')
-  t.deepEqual(versions.map(({ size }) => size), [6, 5])
+  t.deepEqual(
+    versions.map(({ size }) => size),
+    [6, 5],
+  )
   b.run('restore', { path: 'folder/f', version: versions[1]?.version })
   settle(world)
   t.is(a.read('folder/f'), 'first')
@@ -746,17 +772,25 @@ test('a gap in the feed ends the connection', t => {
   const { world, a, b } = makePair()
   a.write('f', 'x')
   settle(world)
-  const feed = world.delivered.flatMap(({ from, header }) => (from === a && header.type === 'feed' ? [header] : [])).at(-1)
+  const feed = world.delivered
+    .flatMap(({ from, header }) => (from === a && header.type === 'feed' ? [header] : []))
+    .at(-1)
   t.truthy(feed)
   if (feed) hand(b, a, { type: 'wire', header: { ...feed, from: 1000, to: 1001 } })
-  t.deepEqual(b.refusals.map(({ code }) => code), ['message_invalid'])
+  t.deepEqual(
+    b.refusals.map(({ code }) => code),
+    ['message_invalid'],
+  )
 })
 
 test('a batch for another replica, as a late one is, is discarded', t => {
   const { world, a, b } = makePair()
   const { replica } = b.store.state()
   const common = { type: 'feed' as const, arena: ARENA, from: 0, to: 1, entries: [] }
-  hand(b, a, { type: 'wire', header: { ...common, source: a.store.state().replica, reader: 'f'.repeat(16) as typeof replica } })
+  hand(b, a, {
+    type: 'wire',
+    header: { ...common, source: a.store.state().replica, reader: 'f'.repeat(16) as typeof replica },
+  })
   hand(b, a, { type: 'wire', header: { ...common, source: 'f'.repeat(16) as typeof replica, reader: replica } })
   settle(world)
   t.deepEqual(b.refusals, [])
@@ -803,7 +837,10 @@ test('a feed with a path that leaves the tree, or a version that cannot be, ends
       to: read + 2,
       entries: [good, { ...entry, ...fields }],
     }
-    hand(b, a, { type: 'wire', header: feed as unknown as Parameters<typeof hand>[2] extends { header: infer H } ? H : never })
+    hand(b, a, {
+      type: 'wire',
+      header: feed as unknown as Parameters<typeof hand>[2] extends { header: infer H } ? H : never,
+    })
     t.is(b.refusals.length, 1, JSON.stringify(fields))
     t.is(b.entry('other'), undefined, 'a batch is taken whole or not at all')
     t.is(b.store.state().seq, before.seq)
@@ -814,20 +851,38 @@ test('a feed with a path that leaves the tree, or a version that cannot be, ends
 
 test('drift is found by the roots and mended by reading from the start', t => {
   const { world, a, b } = makePair()
+  a.write('f', 'w')
+  settle(world)
+  const old = b.entry('f')
   a.write('f', 'x')
   a.write('g', 'y')
   settle(world)
-  // What b knew of f is gone, without a trace in its feed.
+  // What b knows and shows of f is what it was before, without a trace in its feed.
   b.store.transact(writer => {
-    const entry = b.store.entry('g' as EntryPath)
-    if (entry) writer.putEntry({ ...entry, path: 'f' as EntryPath, known: { ...entry.known, vector: [], g: 0 }, have: null }, false)
+    if (old) writer.putEntry({ ...old, stamp: NO_STAMP }, false)
   })
-  b.disk.remove('f')
+  b.disk.writeFile('f', new Uint8Array(Buffer.from('w')))
+  b.disk.touch('f', old?.stamp?.mtimeNs ?? 0n)
+  t.not(a.state.root, b.state.root)
   b.arena.touched(null)
   pass(world, 200_000)
   settle(world)
   t.true(a.logged.includes('arena_drifted') || b.logged.includes('arena_drifted'))
   t.deepEqual(b.tree(), { f: 'x', g: 'y' })
+  assertAgree(t, world)
+})
+
+test('a peer that has lost its disk and its store gets back also what it had made itself', t => {
+  const { world, a, b } = makePair()
+  a.write('of a', '1')
+  b.write('of b', '2')
+  settle(world)
+  a.stop()
+  a.disk = a.newDisk()
+  a.tables = new MemoryTables()
+  a.start()
+  settle(world)
+  t.deepEqual(a.tree(), { 'of a': '1', 'of b': '2' })
   assertAgree(t, world)
 })
 

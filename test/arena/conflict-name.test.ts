@@ -28,7 +28,8 @@ test('a name without extension, or that is nothing else, gets the mark at its en
 
 test('two losers of one second are told apart by eight digits of what they are', t => {
   t.is(nameFor('f.txt', true), 'f.conflict-20240229-235958-AAAAAAA-aaaaaaaa.txt')
-  const link = (target: string) => conflictPath('l' as EntryPath, version({ type: 'symlink', target }, { 1: 1 }, 1), true)
+  const link = (target: string) =>
+    conflictPath('l' as EntryPath, version({ type: 'symlink', target }, { 1: 1 }, 1), true)
   t.not(link('x'), link('y'))
   t.regex(link('x'), /^l\.conflict-19700101-000000-AAAAAAA-[0-9a-f]{8}$/)
 })
@@ -42,7 +43,12 @@ test('a copy of a copy speaks of the copy', t => {
 })
 
 test('what is no conflict copy speaks of nothing', t => {
-  for (const name of ['f.txt', 'f.conflict-x.txt', '.conflict-20240229-235958-AAAAAAA', 'conflict-20240229-235958-AAAAAAA.txt']) {
+  for (const name of [
+    'f.txt',
+    'f.conflict-x.txt',
+    '.conflict-20240229-235958-AAAAAAA',
+    'conflict-20240229-235958-AAAAAAA.txt',
+  ]) {
     t.is(conflictOrigin(name as EntryPath), undefined)
   }
 })

@@ -12,19 +12,48 @@ const verdicts = test.macro((t, patterns: string[], cases: Record<string, boolea
   }
 })
 
-test('a pattern without a slash is about any depth', verdicts, ['*.tmp'], { 'a.tmp': true, 'x/y/a.tmp': true, 'a.tmp.txt': false })
-test('a pattern with a slash is about its place', verdicts, ['/build', 'a/b'], { build: true, 'x/build': false, 'a/b': true, 'x/a/b': false })
+test('a pattern without a slash is about any depth', verdicts, ['*.tmp'], {
+  'a.tmp': true,
+  'x/y/a.tmp': true,
+  'a.tmp.txt': false,
+})
+test('a pattern with a slash is about its place', verdicts, ['/build', 'a/b'], {
+  build: true,
+  'x/build': false,
+  'a/b': true,
+  'x/a/b': false,
+})
 test('a pattern with a slash at its end is about folders', verdicts, ['cache/'], {
   'cache/': true,
   cache: false,
   'cache/x': true,
   'x/cache/y/z': true,
 })
-test('two stars reach over folders', verdicts, ['a/**/z', '**/logs'], { 'a/z': true, 'a/b/c/z': true, 'b/z': false, 'x/y/logs': true })
-test('a later negation takes back', verdicts, ['*.log', '!keep.log'], { 'a.log': true, 'keep.log': false, 'x/keep.log': false })
-test('below an ignored folder nothing can be taken back', verdicts, ['out/', '!out/keep'], { 'out/': true, 'out/keep': true })
-test('what is in a folder can be ignored but for some', verdicts, ['out/*', '!out/keep'], { 'out/': false, 'out/a': true, 'out/keep': false })
-test('comments and empty lines say nothing', verdicts, ['# a', '', '\\#real'], { '# a': false, a: false, '#real': true })
+test('two stars reach over folders', verdicts, ['a/**/z', '**/logs'], {
+  'a/z': true,
+  'a/b/c/z': true,
+  'b/z': false,
+  'x/y/logs': true,
+})
+test('a later negation takes back', verdicts, ['*.log', '!keep.log'], {
+  'a.log': true,
+  'keep.log': false,
+  'x/keep.log': false,
+})
+test('below an ignored folder nothing can be taken back', verdicts, ['out/', '!out/keep'], {
+  'out/': true,
+  'out/keep': true,
+})
+test('what is in a folder can be ignored but for some', verdicts, ['out/*', '!out/keep'], {
+  'out/': false,
+  'out/a': true,
+  'out/keep': false,
+})
+test('comments and empty lines say nothing', verdicts, ['# a', '', '\\#real'], {
+  '# a': false,
+  a: false,
+  '#real': true,
+})
 test('brackets and question marks', verdicts, ['[ab]?.x'], { 'a1.x': true, 'b2.x': true, 'c1.x': false, 'a.x': false })
 test('names are told apart by case', verdicts, ['Thumbs.db'], { 'Thumbs.db': true, 'thumbs.db': false })
 test('no patterns ignore nothing', verdicts, [], { a: false, 'b/': false })
@@ -69,5 +98,6 @@ test('a rule file itself is never ignored, unless its folder is', t => {
 
 test('what a walk asks of a child is what is asked of the whole path when no folder above is ignored', t => {
   const rules = new IgnoreRules(['*.log', '/a/x'])
-  for (const text of ['a/x', 'a/y', 'a/b.log']) t.is(rules.ignoresChild(path(text), false), rules.ignores(path(text), false))
+  for (const text of ['a/x', 'a/y', 'a/b.log'])
+    t.is(rules.ignoresChild(path(text), false), rules.ignores(path(text), false))
 })

@@ -1,6 +1,6 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { bucketOf, BUCKETS, DIGEST_BYTES, entryDigest, rootOfBuckets, toggle } from '../../actors/arena/merkle-set.ts'
+import { BUCKETS, bucketOf, DIGEST_BYTES, entryDigest, rootOfBuckets, toggle } from '../../actors/arena/merkle-set.ts'
 import type { Version } from '../../actors/arena/version.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
@@ -19,7 +19,9 @@ function rootOf(entries: readonly (readonly [string, Version])[]): string {
 
 const entriesArbitrary = fc
   .uniqueArray(fc.string({ minLength: 1 }), { maxLength: 40 })
-  .map(paths => paths.map((at, index) => [at, version(file('abcdef'[index % 6] as string), { 1: index + 1 }, 1)] as const))
+  .map(paths =>
+    paths.map((at, index) => [at, version(file('abcdef'[index % 6] as string), { 1: index + 1 }, 1)] as const),
+  )
 
 test('the root does not depend on the order of entries', t => {
   fc.assert(fc.property(entriesArbitrary, entries => rootOf(entries) === rootOf(entries.toReversed())))

@@ -6,9 +6,9 @@ import test from 'ava'
 import { openStore } from '../../actors/arena/store-tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import {
+  type Content,
   changeVersion,
   compareVectors,
-  type Content,
   type FileContent,
   includes,
   joinVectors,
@@ -75,7 +75,8 @@ function meetBy(greater: (a: Version, b: Version) => boolean): typeof meet {
     if (ours === null) return { known: theirs, outcome: 'theirs', conflict: false }
     const order = compareVectors(ours.vector, theirs.vector)
     if (order === 'same' || order === 'newer') return { known: ours, outcome: 'ours', conflict: false }
-    if (order === 'older' || greater(theirs, ours)) return { known: theirs, outcome: 'theirs', conflict: order === 'concurrent' }
+    if (order === 'older' || greater(theirs, ours))
+      return { known: theirs, outcome: 'theirs', conflict: order === 'concurrent' }
     return { known: ours, outcome: 'ours', conflict: true }
   }
 }
@@ -119,23 +120,36 @@ rule('R2, the winner’s order extends causality: by hash alone a loser comes ba
   const winner = change(B, null, file('2'))
   const deletion = change(B, winner, gone)
   // One hears of the loser last, as from a peer that was away.
-  const known = exchange([[loser, winner, deletion], [winner, deletion, loser]], meeting)
+  const known = exchange(
+    [
+      [loser, winner, deletion],
+      [winner, deletion, loser],
+    ],
+    meeting,
+  )
   return known.every(version => !living(version))
 })
 
-rule('R2, vectors are merged only where the content is the same: merged with the winner, a vector comes to name two contents', form => {
-  const merging: typeof meet = (ours, theirs) => {
-    const meeting = byHash(ours, theirs)
-    if (ours === null || !meeting.conflict) return meeting
-    return { ...meeting, known: { ...meeting.known, vector: joinVectors(ours.vector, theirs.vector) } }
-  }
-  const meeting = form === 'naive' ? merging : meet
-  const [x, y, z] = [change(A, null, file('3')), change(B, null, file('1')), change(C, null, file('2'))]
-  // y is edited to what loses against x, and each hears in another order.
-  const edited = change(B, y, file('0'))
-  const known = permutations([x, y, z, edited]).map(order => order.reduce<Version | null>((best, next) => meeting(best, next).known, null) as Version)
-  return known.every(a => known.every(b => compareVectors(a.vector, b.vector) !== 'same' || sameContent(a.content, b.content)))
-})
+rule(
+  'R2, vectors are merged only where the content is the same: merged with the winner, a vector comes to name two contents',
+  form => {
+    const merging: typeof meet = (ours, theirs) => {
+      const meeting = byHash(ours, theirs)
+      if (ours === null || !meeting.conflict) return meeting
+      return { ...meeting, known: { ...meeting.known, vector: joinVectors(ours.vector, theirs.vector) } }
+    }
+    const meeting = form === 'naive' ? merging : meet
+    const other = change(A, null, file('5'))
+    const old = change(B, null, file('9'))
+    const edited = change(B, old, file('1'))
+    const known = permutations([other, old, edited]).map(
+      order => order.reduce<Version | null>((best, next) => meeting(best, next).known, null) as Version,
+    )
+    return known.every(a =>
+      known.every(b => compareVectors(a.vector, b.vector) !== 'same' || sameContent(a.content, b.content)),
+    )
+  },
+)
 
 // R3
 
@@ -177,20 +191,26 @@ function killedWhileReplacing(form: 'rule' | 'naive'): { shown: Shown; loser: Ve
   return { shown, loser, winner }
 }
 
-rule('R3, what is about to be done is written down: killed between placing and concluding, the loser has no copy', form => {
-  const { shown, loser } = killedWhileReplacing(form)
-  return shown.copies.some(content => sameContent(content, loser.content))
-})
+rule(
+  'R3, what is about to be done is written down: killed between placing and concluding, the loser has no copy',
+  form => {
+    const { shown, loser } = killedWhileReplacing(form)
+    return shown.copies.some(content => sameContent(content, loser.content))
+  },
+)
 
-rule('R3, what is about to be done is written down: without that, what we placed looks like an edit and outlives its deletion', form => {
-  const base = change(A, null, file('1'))
-  const loser = change(B, change(B, base, file('2')), file('3'))
-  const winner = change(A, change(A, base, file('5')), file('9'))
-  const deletion = change(A, winner, gone)
-  const shown = replaceAndDie(loser, winner, form === 'rule')
-  startAgain(shown)
-  return !living(meet(shown.entry.known, deletion).known)
-})
+rule(
+  'R3, what is about to be done is written down: without that, what we placed looks like an edit and outlives its deletion',
+  form => {
+    const base = change(A, null, file('1'))
+    const loser = change(B, change(B, base, file('2')), file('3'))
+    const winner = change(A, change(A, base, file('5')), file('9'))
+    const deletion = change(A, winner, gone)
+    const shown = replaceAndDie(loser, winner, form === 'rule')
+    startAgain(shown)
+    return !living(meet(shown.entry.known, deletion).known)
+  },
+)
 
 // R4
 
@@ -206,35 +226,39 @@ function live(peer: number, tree: Tree, dormancy: boolean): void {
   const folder = tree.known.get('folder') ?? null
   if (living(folder) || child) tree.folders.add('folder')
   if (!living(folder) && !child && dormancy) tree.folders.delete('folder')
-  if (!dormancy && tree.folders.has('folder') && !living(folder)) tree.known.set('folder', change(peer, folder, { type: 'dir' }))
+  if (!dormancy && tree.folders.has('folder') && !living(folder))
+    tree.known.set('folder', change(peer, folder, { type: 'dir' }))
 }
 
 function tell(from: Tree, to: Tree): void {
   for (const [at, version] of from.known) to.known.set(at, meet(to.known.get(at) ?? null, version).known)
 }
 
-rule('R4, a folder that is deleted and only holds something is dormant: announced as found, it comes back for ever', form => {
-  const made = change(A, null, { type: 'dir' })
-  const a: Tree = { known: new Map([['folder', made]]), folders: new Set(['folder']) }
-  const b: Tree = { known: new Map([['folder', made]]), folders: new Set(['folder']) }
-  const meetAll = () => {
-    for (let round = 0; round < 3; round++) {
-      tell(a, b)
-      tell(b, a)
-      live(A, a, form === 'rule')
-      live(B, b, form === 'rule')
+rule(
+  'R4, a folder that is deleted and only holds something is dormant: announced as found, it comes back for ever',
+  form => {
+    const made = change(A, null, { type: 'dir' })
+    const a: Tree = { known: new Map([['folder', made]]), folders: new Set(['folder']) }
+    const b: Tree = { known: new Map([['folder', made]]), folders: new Set(['folder']) }
+    const meetAll = () => {
+      for (let round = 0; round < 3; round++) {
+        tell(a, b)
+        tell(b, a)
+        live(A, a, form === 'rule')
+        live(B, b, form === 'rule')
+      }
     }
-  }
-  // a deletes the folder, b puts a file into it; later the file is deleted.
-  a.known.set('folder', change(A, made, gone))
-  a.folders.delete('folder')
-  const child = change(B, null, file('1'))
-  b.known.set('folder/new', child)
-  meetAll()
-  b.known.set('folder/new', change(B, child, gone))
-  meetAll()
-  return !a.folders.has('folder') && !b.folders.has('folder')
-})
+    // a deletes the folder, b puts a file into it; later the file is deleted.
+    a.known.set('folder', change(A, made, gone))
+    a.folders.delete('folder')
+    const child = change(B, null, file('1'))
+    b.known.set('folder/new', child)
+    meetAll()
+    b.known.set('folder/new', change(B, child, gone))
+    meetAll()
+    return !a.folders.has('folder') && !b.folders.has('folder')
+  },
+)
 
 // R6
 
@@ -247,48 +271,60 @@ function readList(ours: Map<string, Version>, theirs: Listing, seen: Vector, inf
   for (const [at, version] of ours) if (!theirs.has(at) && includes(seen, version.vector)) ours.delete(at)
 }
 
-rule('R6, a deletion is a tombstone: inferred from vectors, conflict copies are deleted by those who only saw the loser', form => {
-  const base = change(A, null, file('1'))
-  const loser = change(B, base, file('2'))
-  const winner = change(A, change(A, base, file('3')), file('4'))
-  // b has made the copy, with the loser's own vector; a has heard of the loser, and not yet of the copy.
-  const b = new Map([
-    ['f', winner],
-    ['f.conflict', loser],
-  ])
-  const seenByA = joinVectors(winner.vector, loser.vector)
-  readList(b, new Map([['f', winner]]), seenByA, form === 'naive')
-  return b.has('f.conflict')
-})
+rule(
+  'R6, a deletion is a tombstone: inferred from vectors, conflict copies are deleted by those who only saw the loser',
+  form => {
+    const base = change(A, null, file('1'))
+    const loser = change(B, base, file('2'))
+    const winner = change(A, change(A, base, file('3')), file('4'))
+    // b has made the copy, with the loser's own vector; a has heard of the loser, and not yet of the copy.
+    const b = new Map([
+      ['f', winner],
+      ['f.conflict', loser],
+    ])
+    const seenByA = joinVectors(winner.vector, loser.vector)
+    readList(b, new Map([['f', winner]]), seenByA, form === 'naive')
+    return b.has('f.conflict')
+  },
+)
 
 // R7
 
-rule('R7, a cursor carries the session it was read in: by number alone, a rolled-back store’s new changes are skipped', form => {
-  const tables = new MemoryTables()
-  let random = 0
-  const hex = () => (++random).toString(16).padStart(16, '0')
-  const open = (on: MemoryTables) =>
-    openStore({ tables: on, digest, newReplica: () => hex() as ReplicaId, newSession: () => hex() as SessionToken, boot: '' })
-  const write = (store: ReturnType<typeof open>, ...paths: string[]) =>
-    store.transact(writer => {
-      for (const at of paths) writer.putEntry(makeEntry(at, change(A, null, file('1'))), true)
-    })
-  open(tables)
-  const source = open(tables)
-  write(source, 'old')
-  const backup = tables.snapshot()
-  const { sessions } = source.state()
-  write(source, 'lost')
-  const cursor = { session: sessions.at(-1)?.token as SessionToken, seq: source.state().seq }
-  // The store goes back, is opened in a session whose change nobody has read, and has as many as before.
-  const restored = open(backup)
-  write(restored, 'new')
-  const state = restored.state()
-  const index = state.sessions.findIndex(({ token }) => token === cursor.session)
-  const lastOfSession = state.sessions[index + 1]?.firstSeq ?? state.seq
-  const trusted = form === 'naive' ? cursor.seq <= state.seq : index >= 0 && cursor.seq <= lastOfSession
-  return restored.feed(trusted ? cursor.seq : 0, 10).some(entry => entry.path === path('new'))
-})
+rule(
+  'R7, a cursor carries the session it was read in: by number alone, a rolled-back store’s new changes are skipped',
+  form => {
+    const tables = new MemoryTables()
+    let random = 0
+    const hex = () => (++random).toString(16).padStart(16, '0')
+    const open = (on: MemoryTables) =>
+      openStore({
+        tables: on,
+        digest,
+        newReplica: () => hex() as ReplicaId,
+        newSession: () => hex() as SessionToken,
+        boot: '',
+      })
+    const write = (store: ReturnType<typeof open>, ...paths: string[]) =>
+      store.transact(writer => {
+        for (const at of paths) writer.putEntry(makeEntry(at, change(A, null, file('1'))), true)
+      })
+    open(tables)
+    const source = open(tables)
+    write(source, 'old')
+    const backup = tables.snapshot()
+    const { sessions } = source.state()
+    write(source, 'lost')
+    const cursor = { session: sessions.at(-1)?.token as SessionToken, seq: source.state().seq }
+    // The store goes back, is opened in a session whose change nobody has read, and has as many as before.
+    const restored = open(backup)
+    write(restored, 'new')
+    const state = restored.state()
+    const index = state.sessions.findIndex(({ token }) => token === cursor.session)
+    const lastOfSession = state.sessions[index + 1]?.firstSeq ?? state.seq
+    const trusted = form === 'naive' ? cursor.seq <= state.seq : index >= 0 && cursor.seq <= lastOfSession
+    return restored.feed(trusted ? cursor.seq : 0, 10).some(entry => entry.path === path('new'))
+  },
+)
 
 test('R7, the same with real arenas: what a rolled-back store wrote before it met its reader arrives', t => {
   const { world, a, b } = makePair()

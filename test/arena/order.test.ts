@@ -10,14 +10,22 @@ const nameArbitrary = fc
   .string({ unit: 'binary', minLength: 1, maxLength: 6 })
   .map(name => name.replaceAll('/', '-').replaceAll('\0', '-'))
 /** Names that are alike, where orders differ most. */
-const closeArbitrary = fc.string({ unit: fc.constantFrom('a', 'b', '!', '.', '\u0001', '\ud7ff', '\ue000', '\uffff', '😀', 'é'), minLength: 1, maxLength: 3 })
+const closeArbitrary = fc.string({
+  unit: fc.constantFrom('a', 'b', '!', '.', '\u0001', '\ud7ff', '\ue000', '\uffff', '😀', 'é'),
+  minLength: 1,
+  maxLength: 3,
+})
 const pathArbitrary = fc
   .array(fc.oneof(nameArbitrary, closeArbitrary), { minLength: 1, maxLength: 4 })
   .map(names => path(names.join('/')))
 
 test('the order of paths is the byte order of their keys in the store', t => {
   fc.assert(
-    fc.property(pathArbitrary, pathArbitrary, (a, b) => Math.sign(compareTree(a, b)) === Buffer.compare(treeKey(a), treeKey(b))),
+    fc.property(
+      pathArbitrary,
+      pathArbitrary,
+      (a, b) => Math.sign(compareTree(a, b)) === Buffer.compare(treeKey(a), treeKey(b)),
+    ),
     { numRuns: 5000 },
   )
   t.pass()

@@ -1,8 +1,8 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { ancestorsOf, checkPath, foldName, isOwn, joinPath, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
 import { SyncError } from '../../protocol/error.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
+import { ancestorsOf, checkPath, foldName, isOwn, joinPath, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
 
 const path = (text: string) => text as EntryPath
 
@@ -26,15 +26,47 @@ test('a NUL', refused, 'a\0b', /NUL/)
 test('a lone surrogate', refused, 'a\ud800', /Unicode/)
 test('a name of 256 bytes', refused, 'n'.repeat(256), /255/)
 test('a name of 64 four-byte characters', refused, '😀'.repeat(64), /255/)
-test('a path of 1901 bytes', refused, Array.from({ length: 20 }, () => 'n'.repeat(95)).join('/').slice(0, 1901).padEnd(1901, 'x'), /1900/)
+test(
+  'a path of 1901 bytes',
+  refused,
+  Array.from({ length: 20 }, () => 'n'.repeat(95))
+    .join('/')
+    .slice(0, 1901)
+    .padEnd(1901, 'x'),
+  /1900/,
+)
 test('257 folders deep', refused, Array.from({ length: 257 }, () => 'n').join('/'), /256/)
-for (const own of ['.realize', '.Realize', '.REALIZE', '.ｒealize', '.rea\u200blize', '.real\u200dize', '\ufeff.realize', '.re\u202ealize']) {
+for (const own of [
+  '.realize',
+  '.Realize',
+  '.REALIZE',
+  '.ｒealize',
+  '.rea\u200blize',
+  '.real\u200dize',
+  '\ufeff.realize',
+  '.re\u202ealize',
+]) {
   test(`our own folder, spelt ${JSON.stringify(own)}`, refused, own, /reserved/)
   test(`below our own folder, spelt ${JSON.stringify(own)}`, refused, `${own}/staging/x`, /reserved/)
 }
 
 test('names that other systems would refuse are names here', t => {
-  const names = ['a\\b', '-rf', '%2e%2e', '"quoted"', 'line\nbreak', 'con', 'aux.txt', 'trailing.', ' ', '...', '.hidden', '\u202eevil', '~', '*']
+  const names = [
+    'a\\b',
+    '-rf',
+    '%2e%2e',
+    '"quoted"',
+    'line\nbreak',
+    'con',
+    'aux.txt',
+    'trailing.',
+    ' ',
+    '...',
+    '.hidden',
+    '\u202eevil',
+    '~',
+    '*',
+  ]
   for (const name of names) t.is(pathFault(name), undefined, name)
 })
 
@@ -51,13 +83,22 @@ test('the limits themselves are allowed', t => {
 })
 
 test('a path that passes never leaves its root, whatever it is made of', t => {
-  const part = fc.oneof(fc.string({ unit: 'binary', maxLength: 8 }), fc.constantFrom('.', '..', '', '.realize', '\0', '\\'))
+  const part = fc.oneof(
+    fc.string({ unit: 'binary', maxLength: 8 }),
+    fc.constantFrom('.', '..', '', '.realize', '\0', '\\'),
+  )
   fc.assert(
     fc.property(fc.array(part, { maxLength: 5 }), parts => {
       const text = parts.join('/')
       if (pathFault(text) !== undefined) return true
       const names = text.split('/')
-      return !names.includes('..') && !names.includes('.') && !names.includes('') && !text.includes('\0') && !isOwn(names[0] as string)
+      return (
+        !names.includes('..') &&
+        !names.includes('.') &&
+        !names.includes('') &&
+        !text.includes('\0') &&
+        !isOwn(names[0] as string)
+      )
     }),
     { numRuns: 2000 },
   )

@@ -78,11 +78,23 @@ test('a file that won over a link', work, against(link, a), { do: 'file', conten
 test('a file that won over a folder', work, against(dir, a), { do: 'file', content: a })
 test('a folder that won over a file', work, against(a, dir), { do: 'folder', over: true }, true)
 test('a folder that won over a folder', work, against(dir, dir), { do: 'nothing' })
-test('a link that won over another', work, against(otherLink, link), { do: 'link', content: { type: 'symlink', target: 'x' } }, true)
+test(
+  'a link that won over another',
+  work,
+  against(otherLink, link),
+  { do: 'link', content: { type: 'symlink', target: 'x' } },
+  true,
+)
 test('a deletion that won over a file', work, against(a, gone), { do: 'remove' }, true)
 test('a file that won over a deletion', work, against(gone, a), { do: 'file', content: a })
 test('the same bytes that won with another time', work, against(a, aLater), { do: 'meta', content: aLater })
-test('one vector for two contents', work, entry(version(b, { 1: 1 }, 1), version(a, { 1: 1 }, 1)), { do: 'file', content: b }, true)
+test(
+  'one vector for two contents',
+  work,
+  entry(version(b, { 1: 1 }, 1), version(a, { 1: 1 }, 1)),
+  { do: 'file', content: b },
+  true,
+)
 
 test('an entry that agrees needs no work', t => {
   const known = version(a, { 1: 1 }, 1)

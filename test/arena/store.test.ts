@@ -74,7 +74,9 @@ test('the guard is told of every write and of its end, also of one that throws',
 for (const round of [1, 2, 3]) {
   test(`a process that is killed while it writes leaves a state that the store once had (${round})`, async t => {
     const folder = join(temporaryFolder(t), 'index')
-    const child = fork(new URL('_store-writer.js', import.meta.url), [folder], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+    const child = fork(new URL('_store-writer.js', import.meta.url), [folder], {
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    })
     t.teardown(() => child.kill('SIGKILL'))
     let durable = 0
     const enough = new Promise<void>(resolve => {

@@ -14,7 +14,18 @@ import {
   type Version,
   withCount,
 } from '../../actors/arena/version.ts'
-import { author, exchange, file, gone, hash, historyArbitrary, replica, vector, vectorArbitrary, version } from './_versions.ts'
+import {
+  author,
+  exchange,
+  file,
+  gone,
+  hash,
+  historyArbitrary,
+  replica,
+  vector,
+  vectorArbitrary,
+  version,
+} from './_versions.ts'
 
 const MIRROR = { same: 'same', newer: 'older', older: 'newer', concurrent: 'concurrent' } as const
 
@@ -136,7 +147,8 @@ test('the order of winners is total, symmetric and transitive', t => {
         for (const b of versions) {
           if (Math.sign(compareWinners(a, b)) !== -Math.sign(compareWinners(b, a))) return false
           if (compareWinners(a, b) === 0 && a !== b && compareVectors(a.vector, b.vector) !== 'same') return false
-          for (const c of versions) if (compareWinners(a, b) > 0 && compareWinners(b, c) > 0 && compareWinners(a, c) <= 0) return false
+          for (const c of versions)
+            if (compareWinners(a, b) > 0 && compareWinners(b, c) > 0 && compareWinners(a, c) <= 0) return false
         }
       }
       return true
@@ -205,7 +217,11 @@ test('peers that hear of the same versions in any order, and tell each other, kn
 test('tombstones of one vector come to remember the same hash', t => {
   const remembering = (letter: string, counts: Record<number, number>, g: number) =>
     version({ type: 'gone', deleted: hash(letter) }, counts, g)
-  const [first, second, third] = [remembering('f', { 1: 1 }, 1.5), remembering('a', { 1: 3 }, 3.5), remembering('b', { 2: 1 }, 1.5)]
+  const [first, second, third] = [
+    remembering('f', { 1: 1 }, 1.5),
+    remembering('a', { 1: 3 }, 3.5),
+    remembering('b', { 2: 1 }, 1.5),
+  ]
   const known = exchange([
     [first, third, second],
     [first, second, third],

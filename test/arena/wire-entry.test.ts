@@ -6,7 +6,7 @@ import { fromWire, toWire } from '../../actors/arena/wire-entry.ts'
 import { type ErrorCode, SyncError } from '../../protocol/error.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { VECTOR_MAX } from '../../protocol/limits.ts'
-import { wire, type WireEntry } from '../../protocol/wire.ts'
+import { type WireEntry, wire } from '../../protocol/wire.ts'
 import { author, file, hash, historyArbitrary, replica, version } from './_versions.ts'
 
 const good: WireEntry = {
@@ -49,9 +49,11 @@ function received(entry: unknown): Version {
 }
 
 test('every version arrives as it was sent', t => {
-  fc.assert(fc.property(historyArbitrary, history => {
-    for (const { made } of history) t.deepEqual(received(toWire(entryOf(made))), made)
-  }))
+  fc.assert(
+    fc.property(historyArbitrary, history => {
+      for (const { made } of history) t.deepEqual(received(toWire(entryOf(made))), made)
+    }),
+  )
   t.deepEqual(received(toWire(entryOf(version({ type: 'gone', deleted: hash('b') }, { 1: 1 }, 1.5)))).content, {
     type: 'gone',
     deleted: hash('b'),
@@ -59,7 +61,13 @@ test('every version arrives as it was sent', t => {
 })
 
 test('nanoseconds, also before 1970, and the greatest size arrive exactly', t => {
-  for (const mtimeNs of [-2_208_988_800_000_000_000n, -1n, 0n, 1_700_000_000_123_456_789n, 9_200_000_000_000_000_000n]) {
+  for (const mtimeNs of [
+    -2_208_988_800_000_000_000n,
+    -1n,
+    0n,
+    1_700_000_000_123_456_789n,
+    9_200_000_000_000_000_000n,
+  ]) {
     const sent = version(file('a', { mtimeNs, size: 2 ** 41 }), { 1: 1 }, 1)
     t.deepEqual(received(toWire(entryOf(sent))), sent)
   }
@@ -95,13 +103,29 @@ test('a path with a NUL', refused, { path: 'a\0' }, 'path_invalid')
 test('a path with a lone surrogate', refused, { path: 'a\udc00' }, 'path_invalid')
 test('a name of 256 bytes', refused, { path: 'é'.repeat(128) }, 'path_invalid')
 test('an endless path', refused, { path: 'x/'.repeat(100_000) }, INVALID)
-test('a path of thousands of folders', refused, { path: Array.from({ length: 900 }, () => 'x').join('/') }, 'path_invalid')
+test(
+  'a path of thousands of folders',
+  refused,
+  { path: Array.from({ length: 900 }, () => 'x').join('/') },
+  'path_invalid',
+)
 test('no path', refused, without('path'), INVALID)
 test('an empty path', refused, { path: '' }, INVALID)
 test('an unknown type', refused, { type: 'socket' }, INVALID)
 for (const field of ['size', 'mtime', 'exec', 'hash']) test(`a file without ${field}`, refused, without(field), INVALID)
-for (const size of [-1, 0.5, 2 ** 53, 1e300, null, '5']) test(`a size of ${JSON.stringify(size)}`, refused, { size }, INVALID)
-for (const mtime of ['9200000000000000001', '-2208988800000000001', '9'.repeat(19), '9'.repeat(20), '1e3', '', '0x10', ' 1', 5]) {
+for (const size of [-1, 0.5, 2 ** 53, 1e300, null, '5'])
+  test(`a size of ${JSON.stringify(size)}`, refused, { size }, INVALID)
+for (const mtime of [
+  '9200000000000000001',
+  '-2208988800000000001',
+  '9'.repeat(19),
+  '9'.repeat(20),
+  '1e3',
+  '',
+  '0x10',
+  ' 1',
+  5,
+]) {
   test(`an mtime of ${JSON.stringify(mtime)}`, refused, { mtime }, INVALID)
 }
 for (const bad of ['a'.repeat(63), 'A'.repeat(64), 'g'.repeat(64), '../../../../etc/passwd']) {
@@ -116,13 +140,28 @@ test('no vector', refused, without('vector'), INVALID)
 test('an empty vector', refused, { vector: [] }, INVALID)
 test('a vector out of order', refused, { vector: [...good.vector].reverse() }, INVALID)
 test('a replica named twice', refused, { vector: [good.vector[0], good.vector[0]] }, INVALID)
-test('a count of zero', refused, { vector: [[replica(1), 0], [replica(2), 9]] }, INVALID)
+test(
+  'a count of zero',
+  refused,
+  {
+    vector: [
+      [replica(1), 0],
+      [replica(2), 9],
+    ],
+  },
+  INVALID,
+)
 test('a negative count', refused, { vector: [[replica(1), -1]] }, INVALID)
 test('a count of 2^53', refused, { vector: [[replica(1), 2 ** 53]] }, INVALID)
 test('a replica that is none', refused, { vector: [['x'.repeat(16), 5]] }, INVALID)
-test('a vector of too many replicas', refused, {
-  vector: Array.from({ length: VECTOR_MAX + 1 }, (_, index) => [index.toString(16).padStart(16, '0'), 1]),
-}, INVALID)
+test(
+  'a vector of too many replicas',
+  refused,
+  {
+    vector: Array.from({ length: VECTOR_MAX + 1 }, (_, index) => [index.toString(16).padStart(16, '0'), 1]),
+  },
+  INVALID,
+)
 test('a generation above what its vector counts', refused, { g: 4 }, INVALID)
 test('a negative generation', refused, { g: -0.5 }, INVALID)
 test('a generation that is no multiple of one half', refused, { g: 1.25 }, INVALID)

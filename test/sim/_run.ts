@@ -1,6 +1,7 @@
 /** Runs a script to its end and judges what came of it; shrinks one that fails. */
 import type { EntryPath } from '../../protocol/ids.ts'
 import { conflictOrigin } from '../../actors/arena/conflict-name.ts'
+import { hashSmall } from '../../actors/hasher/merkle.ts'
 import { contentKey, contentsOf, pathsOf, treeOf } from './_ledger.ts'
 import { SimulationFailure } from './_parts.ts'
 import type { Script, Step } from './_script.ts'
@@ -29,6 +30,7 @@ export function run(script: Script, print: ((line: string) => void) | null = nul
     course(world)
   } catch (error) {
     if (error instanceof SimulationFailure) failure = error
+    else if (error instanceof Unanswerable) world.count('unanswerable')
     else failure = new SimulationFailure('crash', String((error as Error).stack))
   }
   const { copies, superfluous } = countCopies(world)
@@ -57,9 +59,29 @@ function settle(world: World): void {
   const startMs = world.nowMs
   world.runUntil(startMs + SETTLE_MIN_MS)
   while (!world.peers.every(peer => peer.arena?.status().consensus)) {
-    if (world.nowMs - startMs > SETTLE_MAX_MS) throw new SimulationFailure('no consensus', missing(world))
+    if (world.nowMs - startMs > SETTLE_MAX_MS) {
+      if (wantsWhatNobodyHas(world)) throw new Unanswerable()
+      throw new SimulationFailure('no consensus', missing(world))
+    }
     world.runUntil(world.nowMs + 5_000)
   }
+}
+
+/** A store was lost with the only words of some content, after its user had replaced it: there can be no consensus, and there is none. */
+class Unanswerable extends Error {}
+
+function wantsWhatNobodyHas(world: World): boolean {
+  const held = new Set(world.peers.flatMap(peer => pathsOf(peer.disk).map(path => blobOf(peer, path))))
+  return world.peers.some(({ store }) =>
+    (store?.pendingPage(null, 1000) ?? []).some(path => {
+      const content = store?.entry(path)?.known.content
+      return content?.type === 'file' && content.size > 0 && !held.has(content.hash)
+    }),
+  )
+}
+
+function blobOf({ disk }: Peer, path: string): string | null {
+  return disk.stat(path as EntryPath)?.type === 'file' ? hashSmall(disk.readFile(path)) : null
 }
 
 function missing(world: World): string {

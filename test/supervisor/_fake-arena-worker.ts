@@ -51,6 +51,7 @@ function meet(peer: string, port: MessagePort): void {
       conflicts: 'keep-both',
       read: null,
       again: false,
+      knows: null,
     },
   }
   port.on('message', (message: FromPeer) => {
