@@ -531,7 +531,7 @@ export class Applier {
 
   /** Writes down what will be done, does it, writes down that it was done. Returns how many steps were done. */
   #run(tasks: readonly Task[]): number {
-    const { store } = this.#context
+    const { store, disk } = this.#context
     const steps: { task: Task; entry: Entry; intent: Intent }[] = []
     store.transact(writer => {
       for (const task of tasks) {
@@ -557,7 +557,10 @@ export class Applier {
         outcome = 'waits'
       }
       if (outcome === 'done') done.push(intent)
-      else {
+      else if (intent.slot !== null && intent.formerIno !== 0n && disk.stageStat(intent.slot)?.ino === intent.formerIno) {
+        // It could not even go back: the intent stays, and the next start settles it.
+        this.#problem(task.path, 'the disk failed while it was replaced: restart the arena')
+      } else {
         dropped.push(intent)
         this.#discard(task)
         if (outcome === 'unexpected') {
@@ -635,7 +638,7 @@ export class Applier {
       return this.#removeFolder(entry)
     }
     if (content.type === 'dir') {
-      if (former && intent.slot && this.#takeOut(intent, former) === 'unexpected') return 'unexpected'
+      if (former && intent.slot) return this.#takeOut(intent, former, () => disk.makeFolder(path))
       try {
         disk.makeFolder(path)
       } catch (error) {
@@ -660,17 +663,36 @@ export class Applier {
       return 'done'
     }
     if (disk.place(intent.slot as string, path, former) !== 'placed') return 'unexpected'
-    if (former) this.#keepFormer(intent)
+    if (former) this.#orBack(intent, () => this.#keepFormer(intent))
     return 'done'
   }
 
-  #takeOut(intent: Intent, former: DiskStat): 'done' | 'unexpected' {
+  #takeOut(intent: Intent, former: DiskStat, then = () => {}): 'done' | 'unexpected' {
     const { disk } = this.#context
     if (disk.takeOut(intent.path, intent.slot as string, former) !== 'placed') {
       return disk.stat(intent.path) === null ? 'done' : 'unexpected'
     }
-    this.#keepFormer(intent)
+    this.#orBack(intent, () => {
+      then()
+      this.#keepFormer(intent)
+    })
     return 'done'
+  }
+
+  /** If what follows fails, what has left its place goes back there. */
+  #orBack({ path, slot, formerIno }: Intent, work: () => void): void {
+    const { disk } = this.#context
+    try {
+      work()
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      if (slot !== null && disk.stageStat(slot)?.ino === formerIno) {
+        const there = disk.stat(path)
+        if (there?.type === 'dir') disk.removeFolder(path)
+        disk.place(slot, path, there?.type === 'dir' ? null : there)
+      }
+      throw error
+    }
   }
 
   /** What came out of the tree goes to the version store, or becomes the conflict copy. */

@@ -27,6 +27,8 @@ import { VersionStore } from './versions.ts'
 
 /** A status is sent at most this often; the first after quiet at once. */
 const STATUS_MS = 40
+/** Why a paused arena is closed to its peers, in their words. */
+const PAUSED = 'it is paused there'
 /** Changes on the disk are made durable at least this long after they were made. */
 const SYNC_MS = 1_000
 
@@ -63,6 +65,8 @@ export class Arena {
   #statusSaid = ''
   #syncing = false
   #unsynced = false
+  /** After the machine went down, until everything volatile has been looked at. */
+  #suspecting = false
   #settles: Settle[] = []
   /** Peers that asked us to look at our disk: answered when we have. */
   readonly #probed = new Map<PeerId, number>()
@@ -85,6 +89,7 @@ export class Arena {
       guard: reason => this.#stop(reason),
       scanning: () => this.#checkRoot(),
       scanned: () => this.#scanned(),
+      trusted: () => this.#trusted(),
       rulesChanged: () => this.#reconsiderIgnored(),
     })
     this.#fetch = new Fetcher(context, {
@@ -237,7 +242,7 @@ export class Arena {
   /** After the machine itself went down, what was not known to be durable is looked at again. */
   #suspectVolatile(): void {
     const { store } = this.#context
-    const { boot, durableSeq, seq } = store.state()
+    const { boot, durableSeq } = store.state()
     if (boot === this.#parts.boot) return
     const suspects: Entry[] = []
     for (let after = durableSeq; ; ) {
@@ -246,11 +251,21 @@ export class Arena {
       if (page.length < 1000) break
       after = (page.at(-1) as Entry).seq
     }
+    if (suspects.length === 0) return store.transact(writer => writer.setState({ boot: this.#parts.boot }))
+    // The boot is written down when all have been looked at: a kill before that must not make them trusted.
+    this.#suspecting = true
     store.transact(writer => {
-      writer.setState({ boot: this.#parts.boot, durableSeq: seq })
       for (const entry of suspects) if (entry.stamp) writer.putEntry({ ...entry, stamp: NO_STAMP }, false)
     })
     this.#local.suspect(suspects.map(entry => entry.path))
+  }
+
+  #trusted(): void {
+    if (!this.#suspecting) return
+    this.#suspecting = false
+    this.#context.store.transact(writer => writer.setState({ boot: this.#parts.boot }))
+    this.#unsynced = true
+    this.#syncLater()
   }
 
   // Commands of the supervisor
@@ -272,7 +287,7 @@ export class Arena {
       this.#paused = settings.paused
       if (settings.paused) {
         for (const peer of this.#feed.sessions.keys()) this.#fetch.peerClosed(peer)
-        this.#feed.suspend('it is paused there')
+        this.#feed.suspend(PAUSED)
         this.#apply.active = false
       } else this.#goOn()
     }
@@ -375,7 +390,11 @@ export class Arena {
 
   /** Throws SyncError if the peer broke the protocol. */
   fromPeer(peer: PeerId, message: FromPeer): void {
-    if (!this.#feed.sessions.has(peer)) return
+    if (!this.#feed.sessions.has(peer)) {
+      // Who is told that this arena is closed says its `arena_open` again when ours comes.
+      if (message.type === 'wire' && message.header.type === 'arena_open') this.#feed.decline(peer, PAUSED)
+      return
+    }
     switch (message.type) {
       case 'wire':
         return this.#border(() => this.#wire(peer, message.header, message.payload ?? new Uint8Array(0)))
@@ -462,8 +481,8 @@ export class Arena {
       const { seq } = store.state()
       disk.sync(error => {
         this.#syncing = false
-        if (!error) store.transact(writer => writer.setState({ durableSeq: Math.max(store.state().durableSeq, seq) }))
-        else this.#unsynced = true
+        if (error) this.#unsynced = true
+        else if (!this.#suspecting) store.transact(writer => writer.setState({ durableSeq: Math.max(store.state().durableSeq, seq) }))
         if (this.#unsynced) this.#syncLater()
       })
     })

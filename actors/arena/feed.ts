@@ -108,10 +108,13 @@ export class Feed {
 
   /** This arena stops for now; the connection stays. */
   suspend(reason: string): void {
-    for (const peer of this.sessions.keys()) {
-      this.#send(peer, { type: 'arena_close', arena: this.#context.settings.name, code: 'busy', reason })
-    }
+    for (const peer of this.sessions.keys()) this.decline(peer, reason)
     this.sessions.clear()
+  }
+
+  /** Not now: the peer will hear from us when we go on, and then says again what it has. */
+  decline(peer: PeerId, reason: string): void {
+    this.#send(peer, { type: 'arena_close', arena: this.#context.settings.name, code: 'busy', reason })
   }
 
   closed(peer: PeerId): void {

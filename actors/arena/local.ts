@@ -84,6 +84,8 @@ export interface LocalEvents {
   scanning(): boolean
   /** A full scan has ended. */
   scanned(): void
+  /** All that was suspect after the machine went down has been looked at. */
+  trusted(): void
   /** The paths under this folder changed their being ignored. */
   rulesChanged(): void
 }
@@ -130,7 +132,7 @@ export class LocalChanges {
     this.#readRules(folderOfIgnoreFile(path))
   }
 
-  /** After the machine went down: these may show what they showed before, or less (R5). */
+  /** After the machine went down: these may show what they showed before, or less (R5). `trusted` follows when all were looked at. */
   suspect(paths: readonly EntryPath[]): void {
     for (const path of paths) this.#suspects.add(path)
   }
@@ -399,6 +401,8 @@ export class LocalChanges {
   #endScanWhenCommitted(): void {
     if (!this.#scanEnded || this.#looks.size > 0 || this.#hashing.size > 0 || this.#ready.length > 0) return
     this.#scanEnded = false
+    this.#suspectsScanned = true
+    this.#trustAgain()
     if (this.#missing.size === 0) this.#deletionsAllowed = false
     if (this.#firstScan) {
       this.#firstScan = false
@@ -406,6 +410,14 @@ export class LocalChanges {
     }
     this.#events.scanned()
   }
+
+  /** What the scan did not find missing shows what it should; from now on a change there is a user's. */
+  #trustAgain(): void {
+    if (this.#suspects.size === 0 || !this.#suspectsScanned || this.#ready.length > 0) return
+    for (const path of this.#suspects) if (!this.unsettled(path)) this.#suspects.delete(path)
+    if (this.#suspects.size === 0) this.#events.trusted()
+  }
+  #suspectsScanned = false
 
   #readRules(folder: EntryPath | undefined): void {
     const path = (folder === undefined ? IGNORE_FILE : `${folder}/${IGNORE_FILE}`) as EntryPath
@@ -463,9 +475,11 @@ export class LocalChanges {
         // Only linked, renamed or given other rights: still looked at, for same size and mtime prove nothing.
         const moved = this.#movedFrom(stat)
         if (moved && have?.content.type !== 'file') return this.#foundRenamed(path, stat, moved)
-        if (!this.#looks.has(path) && !this.#settling.has(path)) {
-          this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
-        }
+        if (this.#looks.has(path)) return
+        // News of a file that was being written: perhaps its writer has closed it.
+        const sinceMs = this.#settling.get(path)?.sinceMs ?? this.#context.clock.nowMs()
+        this.#settling.delete(path)
+        this.#looks.set(path, { path, stat, sinceMs, tries: 0 })
       }
     }
   }
@@ -606,6 +620,7 @@ export class LocalChanges {
       if (stat === null) gone.push(path)
       else if (differs(store.entry(path), stat)) this.#touched.add(path)
     }
+    if (gone.length === 0) this.#trustAgain()
     if (waiting) timers.soon('missing', nowMs + MISSING_MS, () => this.#commitMissing())
     else this.#missingInodes.clear()
     const allowedEnds = !waiting && !this.scanning
@@ -660,6 +675,7 @@ export class LocalChanges {
     const gone = changes.filter(change => change.content.type === 'gone')
     if (gone.length > 0) this.#events.emptied(gone.map(change => change.path))
     this.#events.committed(changes.map(change => change.path))
+    this.#trustAgain()
     if (announced) this.#events.announced()
     if (pending) this.#events.pending()
   }
@@ -670,6 +686,7 @@ export class LocalChanges {
     const { path, stamp } = change
     const entry = store.entry(path)
     const base = entry?.have ?? null
+    const suspect = this.#suspects.delete(path)
     if (change.leaves && change.content.type === 'file') writer.putLeaves(change.content.hash, change.leaves)
     const content: Content =
       change.content.type === 'gone'
@@ -691,14 +708,15 @@ export class LocalChanges {
       writer.putEntry({ ...entry, have: entry.known, stamp, dormant: false, pending: false, announced: false, former: base }, true)
       return 'announced'
     }
-    if (entry && this.#suspects.delete(path) && undone(entry, content)) {
+    if (entry && suspect && undone(entry, content)) {
       // Not a user's change: the power went before it was durable. What is known is to come again.
-      writer.putEntry({ ...entry, have: entry.former, stamp, pending: true, announced: false, former: null }, false)
+      writer.putEntry({ ...entry, have: leftBehind(entry, content), stamp, pending: true, announced: false, former: null }, false)
       return 'pending'
     }
     const version = changeVersion({
       content,
-      base,
+      // What a power loss may have undone, the user need not have seen.
+      base: entry && suspect ? entry.former : base,
       replica: store.state().replica,
       count: writer.nextCount(),
       author: settings.author,
@@ -754,6 +772,13 @@ function undone(entry: Entry, content: Content): boolean {
   if (content.type === 'gone') return living(entry.known)
   if (content.type === 'file' && content.size === 0) return true
   return entry.former !== null && sameContent(entry.former.content, content)
+}
+
+/** What a disk shows that lost its last writes: what was there before, a piece of something, or nothing. */
+function leftBehind({ known, former }: Entry, content: Content): Version | null {
+  if (content.type === 'gone') return null
+  if (former && sameContent(former.content, content)) return former
+  return { ...(former ?? known), content, vector: former?.vector ?? [] }
 }
 
 /** The same content and the same mtime: nothing to say. */

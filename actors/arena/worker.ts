@@ -211,8 +211,15 @@ function rootLost(reason: string): void {
     turn = null
     disk?.dispose()
     disk = null
+    for (const { port: channel } of peers.values()) decline(channel)
     waitForRoot(reason)
   })
+}
+
+/** Tells a peer that this arena is closed for now: then it says its `arena_open` again when ours comes. */
+function decline(channel: MessagePort): void {
+  const header = { type: 'arena_close', arena: settings.name, code: 'busy', reason: 'its folder is not there' } as const
+  channel.postMessage({ type: 'send', header } satisfies ToPeer)
 }
 
 function openPeer(peer: PeerId, name: string, channel: MessagePort): void {
@@ -237,6 +244,7 @@ function closePeer(peer: PeerId): void {
 function fromPeer(peer: PeerId, channel: MessagePort, message: FromPeer): void {
   if (peers.get(peer)?.port !== channel) return
   if (message.type === 'closed') return closePeer(peer)
+  if (!arena && message.type === 'wire' && message.header.type === 'arena_open') return decline(channel)
   try {
     arena?.fromPeer(peer, message)
     arena?.step()

@@ -12,9 +12,10 @@ export class Relay {
   fromTarget = 0
   private readonly server: Server
   private readonly sockets = new Set<Socket>()
-  /** Cut after this many more bytes from the target. */
-  private cutAfter = Number.POSITIVE_INFINITY
   cuts = 0
+  /** Cut after each so many bytes from the target, so many times. */
+  private cutting = { bytes: Number.POSITIVE_INFINITY, times: 0 }
+  private sinceCut = 0
 
   private constructor(server: Server, port: number) {
     this.server = server
@@ -30,9 +31,10 @@ export class Relay {
     return relay
   }
 
-  /** Resets every connection once this many more bytes have come from the target. */
-  cutAfterBytes(bytes: number): void {
-    this.cutAfter = bytes
+  /** Resets every connection each time that so many bytes have come from the target. */
+  cutEvery(bytes: number, times: number): void {
+    this.cutting = { bytes, times }
+    this.sinceCut = 0
   }
 
   async close(): Promise<void> {
@@ -58,9 +60,9 @@ export class Relay {
     })
     target.on('data', chunk => {
       this.fromTarget += chunk.length
-      this.cutAfter -= chunk.length
-      if (this.cutAfter > 0) return
-      this.cutAfter = Number.POSITIVE_INFINITY
+      this.sinceCut += chunk.length
+      if (this.cuts >= this.cutting.times || this.sinceCut < this.cutting.bytes) return
+      this.sinceCut = 0
       this.cuts += 1
       for (const socket of this.sockets) socket.resetAndDestroy()
     })
