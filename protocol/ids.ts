@@ -1,5 +1,5 @@
 /** Names of things, as brands: a string becomes one only through its schema or the function that makes it. */
-import { type TSchema, Type, type TUnsafe } from '@sinclair/typebox'
+import { type TSchema, type TUnsafe, Type } from '@sinclair/typebox'
 
 export type Brand<Base, Name extends string> = Base & { readonly __brand: Name }
 

@@ -26,7 +26,7 @@ export type MessageOf<Box> = Box extends Mailbox<infer Schemas> ? Static<Schemas
 
 export function mailbox<const Schemas extends readonly AnyMessage[]>(...schemas: Schemas): Mailbox<Schemas> {
   const checks = new Map<string, TypeCheck<AnyMessage>>()
-  for (const schema of schemas) checks.set(String(schema.properties['type']?.['const']), TypeCompiler.Compile(schema))
+  for (const schema of schemas) checks.set(String(schema.properties.type?.const), TypeCompiler.Compile(schema))
   return {
     schemas,
     parse(value) {

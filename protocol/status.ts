@@ -52,7 +52,16 @@ export interface ArenaPeerStatus {
   reason: string | null
 }
 
-export type HistoryAction = 'created' | 'edited' | 'renamed' | 'deleted' | 'received' | 'removed' | 'conflicted' | 'restored' | 'resolved'
+export type HistoryAction =
+  | 'created'
+  | 'edited'
+  | 'renamed'
+  | 'deleted'
+  | 'received'
+  | 'removed'
+  | 'conflicted'
+  | 'restored'
+  | 'resolved'
 
 /** One line of the human-readable log of what happened here. */
 export interface HistoryEvent {

@@ -123,7 +123,13 @@ export const Feed = message('feed', {
   entries: Type.Array(WireEntry, { maxItems: FEED_ENTRIES_MAX }),
 })
 /** The receiver of the feed has taken it up to `seq` (`received`), and all of it up to `applied` is on its disk, durable. `batch`: answers one batch. */
-export const FeedAck = message('feed_ack', { arena: ArenaName, source: ReplicaId, received: Seq, applied: Seq, batch: Type.Boolean() })
+export const FeedAck = message('feed_ack', {
+  arena: ArenaName,
+  source: ReplicaId,
+  received: Seq,
+  applied: Seq,
+  batch: Type.Boolean(),
+})
 /** What the sender would need for consensus. Sent when it changed and the sender is quiet, or when probed. */
 export const ArenaState = message('arena_state', {
   arena: ArenaName,

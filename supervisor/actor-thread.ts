@@ -3,11 +3,11 @@
  * stopped. What the messages mean is for the owner to know.
  */
 import { Worker } from 'node:worker_threads'
+import { closeThenTerminate, createGate } from '../actors/write-gate.ts'
 import { type ErrorCode, type Failure, SyncError } from '../protocol/error.ts'
 import type { LogEvent, LogFields } from '../protocol/log.ts'
 import type { Clock } from './clock.ts'
 import { decide, type FailureHistory, noFailures, type RestartPolicy } from './restart.ts'
-import { closeThenTerminate, createGate } from '../actors/write-gate.ts'
 
 /** Questions that may be open at one actor. */
 const QUESTIONS_MAX = 1_000

@@ -194,7 +194,10 @@ async function settle({ arenas }: Supervisor, name: ArenaName, timeoutMs: number
     const answer = await arenas.ask(name, 'settle', { timeoutMs }, timeoutMs + ARENA_ANSWER_MS)
     const { consensus, missing } = answer as { consensus: boolean; missing: string[] }
     if (consensus) return { missing: [], again: false }
-    return { missing: missing.length > 0 ? missing.map(cause => `${name}: ${cause}`) : [`${name} is not in consensus`], again: true }
+    return {
+      missing: missing.length > 0 ? missing.map(cause => `${name}: ${cause}`) : [`${name} is not in consensus`],
+      again: true,
+    }
   } catch (error) {
     return { missing: [`${name}: ${toFailure(error).message}`], again: true }
   }

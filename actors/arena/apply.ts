@@ -16,7 +16,16 @@ import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
 import { needsCopy, workFor } from './plan.ts'
 import { type Entry, type Intent, NO_STAMP, type Stamp, type Writer } from './store.ts'
-import { changeVersion, type FileContent, includes, living, meet, mtimeOf, sameContent, type Version } from './version.ts'
+import {
+  changeVersion,
+  type FileContent,
+  includes,
+  living,
+  meet,
+  mtimeOf,
+  sameContent,
+  type Version,
+} from './version.ts'
 import type { VersionStore } from './versions.ts'
 import { stampOf } from './walk.ts'
 
@@ -106,7 +115,7 @@ export class Applier {
     if (!this.#active) return false
     return (
       ((this.#dirty || this.#passing) && this.#room) ||
-      (this.#syncing === null && (this.#removals.length > 0 && !this.#passing)) ||
+      (this.#syncing === null && this.#removals.length > 0 && !this.#passing) ||
       this.#batchDue
     )
   }
@@ -306,7 +315,8 @@ export class Applier {
 
   /** A file that is itself about to be deleted, with nothing to keep of it, can become the new one by a rename. */
   #movable(source: Entry, target: Entry): boolean {
-    if (source.known.content.type !== 'gone' || !source.pending || living(target.have) || source.stamp === null) return false
+    if (source.known.content.type !== 'gone' || !source.pending || living(target.have) || source.stamp === null)
+      return false
     if (this.#moving.has(source.path)) return false
     return living(source.have) && includes(source.known.vector, source.have.vector)
   }
@@ -359,7 +369,7 @@ export class Applier {
   /** From the fetcher: content lies in a slot. */
   staged(path: EntryPath, slot: string, content: FileContent): void {
     const task = this.#fetching.get(path)
-    if (!task || task.known.content.type !== 'file' || task.known.content.hash !== content.hash) {
+    if (task?.known.content.type !== 'file' || task.known.content.hash !== content.hash) {
       this.#context.disk.stageRemove(slot)
       return this.again()
     }
@@ -426,7 +436,18 @@ export class Applier {
       writer.putEntry(
         entry
           ? { ...entry, dormant: true, stamp: null }
-          : { path: folder, seq: 0, known: nobody, have: null, stamp: null, dormant: true, origin: null, pending: false, announced: false, former: null },
+          : {
+              path: folder,
+              seq: 0,
+              known: nobody,
+              have: null,
+              stamp: null,
+              dormant: true,
+              origin: null,
+              pending: false,
+              announced: false,
+              former: null,
+            },
         false,
       ),
     )
@@ -458,7 +479,17 @@ export class Applier {
         policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
         nowMs: clock.wallMs(),
       })
-      writer.putIntent({ path, slot: null, source: null, ino: 0n, formerIno: stamp.ino, to, kept: null, copy: { path: copy, version: known }, from: known })
+      writer.putIntent({
+        path,
+        slot: null,
+        source: null,
+        ino: 0n,
+        formerIno: stamp.ino,
+        to,
+        kept: null,
+        copy: { path: copy, version: known },
+        from: known,
+      })
     })
     const intent = store.intents().find(item => item.path === path) as Intent
     try {
@@ -521,7 +552,9 @@ export class Applier {
 
   #remove(): void {
     // What a ready task is about to move is not removed.
-    const tasks = this.#removals.filter(task => !this.#moving.has(task.path)).sort((a, b) => compareTree(b.path, a.path))
+    const tasks = this.#removals
+      .filter(task => !this.#moving.has(task.path))
+      .sort((a, b) => compareTree(b.path, a.path))
     this.#removals = []
     let done = 0
     for (let at = 0; at < tasks.length; at += BATCH_MAX) done += this.#run(tasks.slice(at, at + BATCH_MAX))
@@ -557,7 +590,11 @@ export class Applier {
         outcome = 'waits'
       }
       if (outcome === 'done') done.push(intent)
-      else if (intent.slot !== null && intent.formerIno !== 0n && disk.stageStat(intent.slot)?.ino === intent.formerIno) {
+      else if (
+        intent.slot !== null &&
+        intent.formerIno !== 0n &&
+        disk.stageStat(intent.slot)?.ino === intent.formerIno
+      ) {
         // It could not even go back: the intent stays, and the next start settles it.
         this.#problem(task.path, 'the disk failed while it was replaced: restart the arena')
       } else {
@@ -589,7 +626,8 @@ export class Applier {
     const { known } = entry
     const { disk } = this.#context
     if (!entry.pending || this.#local.unsettled(task.path)) return undefined
-    if (!sameContent(task.known.content, known.content) || mtimeOf(task.known.content) !== mtimeOf(known.content)) return undefined
+    if (!sameContent(task.known.content, known.content) || mtimeOf(task.known.content) !== mtimeOf(known.content))
+      return undefined
     const shown = living(entry.have) && entry.have.content.type !== 'dir' ? entry.have : null
     if (shown && !entry.stamp) return undefined
     const work = workFor(entry, this.#context.settings.conflicts)
@@ -623,7 +661,8 @@ export class Applier {
     const known = store.entry(plain)
     if (known && living(known.known) && sameContent(known.known.content, loser.content)) return plain
     if (!known && disk.stat(plain) === null) return plain
-    if (known?.known.content.type === 'gone' && disk.stat(plain) === null && includes(loser.vector, known.known.vector)) return plain
+    if (known?.known.content.type === 'gone' && disk.stat(plain) === null && includes(loser.vector, known.known.vector))
+      return plain
     return conflictPath(path, loser, true)
   }
 
@@ -703,7 +742,8 @@ export class Applier {
     if (slot !== null && disk.stageStat(slot) !== null) disk.keep(slot, kept.id)
     if (copy === null || disk.keptStat(kept.id) === null) return
     try {
-      if (disk.linkKept(kept.id, copy.path) === 'placed' || disk.stat(copy.path)?.ino === formerIno) disk.keptRemove(kept.id)
+      if (disk.linkKept(kept.id, copy.path) === 'placed' || disk.stat(copy.path)?.ino === formerIno)
+        disk.keptRemove(kept.id)
     } catch (error) {
       // No room for the copy, or its folder has gone: then it stays in the version store.
       if (!(error instanceof DiskError)) throw error
@@ -726,7 +766,10 @@ export class Applier {
       return 'waits'
     }
     store.transact(writer =>
-      writer.putEntry({ ...entry, have: entry.known, stamp: null, dormant: true, pending: false, announced: false, former: null }, true),
+      writer.putEntry(
+        { ...entry, have: entry.known, stamp: null, dormant: true, pending: false, announced: false, former: null },
+        true,
+      ),
     )
     this.#events.announced()
     return 'waits'
@@ -771,7 +814,10 @@ export class Applier {
     const { names } = disk.list(parentOf(entry.path))
     const twin = names.includes(name) ? undefined : names.find(other => foldName(other) === foldName(name))
     if (twin === undefined) return false
-    this.#problem(entry.path, `this disk cannot hold it beside '${twin}', which differs only in case or Unicode form: rename one`)
+    this.#problem(
+      entry.path,
+      `this disk cannot hold it beside '${twin}', which differs only in case or Unicode form: rename one`,
+    )
     return true
   }
 
@@ -920,7 +966,13 @@ export class Applier {
     }
     const nobody = store.entry(path)?.known
     if (!nobody) return
-    const kept = { ...this.#versions.row(path, nobody), hash: null, size: stat.size, mtimeNs: stat.mtimeNs, exec: stat.exec }
+    const kept = {
+      ...this.#versions.row(path, nobody),
+      hash: null,
+      size: stat.size,
+      mtimeNs: stat.mtimeNs,
+      exec: stat.exec,
+    }
     disk.keep(slot, kept.id)
     store.transact(writer => this.#versions.add(writer, kept))
   }
@@ -973,5 +1025,10 @@ export function statOf(entry: Entry): DiskStat {
 }
 
 function same(stamp: Stamp, stat: DiskStat): boolean {
-  return stamp.size === stat.size && stamp.mtimeNs === stat.mtimeNs && stamp.ctimeNs === stat.ctimeNs && stamp.ino === stat.ino
+  return (
+    stamp.size === stat.size &&
+    stamp.mtimeNs === stat.mtimeNs &&
+    stamp.ctimeNs === stat.ctimeNs &&
+    stamp.ino === stat.ino
+  )
 }

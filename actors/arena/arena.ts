@@ -61,6 +61,8 @@ export class Arena {
   readonly #peers = new Map<PeerId, string>()
   #guard: string | null = null
   #paused = false
+  #recovered = false
+  #marking = false
   #statusAtMs = Number.NEGATIVE_INFINITY
   #statusSaid = ''
   #syncing = false
@@ -123,11 +125,19 @@ export class Arena {
   /** Recovers what a kill left half done, checks the root, and begins the first scan. */
   start(): void {
     const { settings } = this.#context
-    this.#apply.recover()
     this.#suspectVolatile()
     this.#paused = settings.paused
-    if (!this.#checkRoot()) return
-    this.#goOn()
+    if (this.#recover() && this.#checkRoot()) this.#goOn()
+  }
+
+  /** Nothing is looked at before what was half done is done; a disk that cannot do it stops the arena. */
+  #recover(): boolean {
+    if (this.#recovered) return true
+    this.#border(() => {
+      this.#apply.recover()
+      this.#recovered = true
+    })
+    return this.#recovered
   }
 
   // The shell's side
@@ -181,11 +191,20 @@ export class Arena {
     if (known === null || (marker === null && store.state().totals.realBytes === 0)) {
       const text = marker ?? known ?? this.#context.random()
       if (marker === null) disk.writeMarker(text)
-      store.transact(writer => writer.setState({ disk: text }))
+      if (known === text || this.#marking) return true
+      // The store must not know of a marker that a power loss can take away.
+      this.#marking = true
+      disk.sync(error => {
+        this.#marking = false
+        if (!error) store.transact(writer => writer.setState({ disk: text }))
+      })
       return true
     }
     if (marker === known) return true
-    const what = marker === null ? 'its marker is gone: it was emptied, or another disk is mounted there' : 'it belongs to another arena or peer'
+    const what =
+      marker === null
+        ? 'its marker is gone: it was emptied, or another disk is mounted there'
+        : 'it belongs to another arena or peer'
     this.#stop(
       `the folder is not the one that was synced (${what}): put the right one back, or run 'realize arena resume ${this.#context.settings.name}' to take this one`,
     )
@@ -195,9 +214,14 @@ export class Arena {
   #rootFailed(error: DiskError): void {
     const { root } = this.#context.settings
     if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ENODEV' || error.code === 'ESTALE') {
-      this.#parts.rootLost(`the folder ${root} is gone: nothing is deleted elsewhere; it goes on when the folder is back`)
+      this.#parts.rootLost(
+        `the folder ${root} is gone: nothing is deleted elsewhere; it goes on when the folder is back`,
+      )
       this.#stop(`the folder ${root} is gone: nothing is deleted elsewhere; it goes on when the folder is back`)
-    } else this.#stop(`the disk of ${root} said ${error.code} (${error.message}): mend it, then run 'realize arena resume ${this.#context.settings.name}'`)
+    } else
+      this.#stop(
+        `the disk of ${root} said ${error.code} (${error.message}): mend it, then run 'realize arena resume ${this.#context.settings.name}'`,
+      )
   }
 
   /** Nothing more is changed, here or elsewhere, until a person says so. */
@@ -218,7 +242,7 @@ export class Arena {
     store.transact(writer => writer.setState({ disk: text }))
     this.#guard = null
     this.#local.allowDeletions()
-    this.#goOn()
+    if (this.#recover()) this.#goOn()
   }
 
   #goOn(): void {
@@ -337,7 +361,7 @@ export class Arena {
         if (this.#guard !== null) this.#acceptGuard()
         return {}
       case 'settle':
-        this.#settle(id, params['timeoutMs'] as number)
+        this.#settle(id, params.timeoutMs as number)
         return undefined
       case 'verify':
         this.#verify(id)
@@ -377,7 +401,6 @@ export class Arena {
 
   #openPeer(peer: PeerId, name: string): void {
     this.#feed.opened(peer, name)
-    this.#fetch.peerOpened(peer)
   }
 
   peerClosed(peer: PeerId): void {
@@ -414,8 +437,13 @@ export class Arena {
   #wire(peer: PeerId, header: ArenaWireMessage, payload: Uint8Array): void {
     switch (header.type) {
       case 'arena_open':
-        return this.#feed.arenaOpen(peer, header)
+        this.#feed.arenaOpen(peer, header)
+        if (header.again || !this.#feed.sessions.get(peer)?.theirs) return
+        // What was asked of it before, it may never have heard.
+        this.#fetch.peerClosed(peer)
+        return this.#fetch.peerOpened(peer)
       case 'arena_close':
+        this.#fetch.peerClosed(peer)
         return this.#feed.arenaClose(peer, header)
       case 'rolled_back':
         return this.#feed.rolledBack(peer, header)
@@ -482,7 +510,8 @@ export class Arena {
       disk.sync(error => {
         this.#syncing = false
         if (error) this.#unsynced = true
-        else if (!this.#suspecting) store.transact(writer => writer.setState({ durableSeq: Math.max(store.state().durableSeq, seq) }))
+        else if (!this.#suspecting)
+          store.transact(writer => writer.setState({ durableSeq: Math.max(store.state().durableSeq, seq) }))
         if (this.#unsynced) this.#syncLater()
       })
     })
@@ -501,7 +530,10 @@ export class Arena {
     for (let after: Entry['path'] | null = null; ; ) {
       const page: Entry[] = store.page(after, 1000, null)
       const wrong = page.filter(
-        entry => entry.have !== entry.known && !entry.pending && !this.#local.rules.ignores(entry.path, entry.known.content.type === 'dir'),
+        entry =>
+          entry.have !== entry.known &&
+          !entry.pending &&
+          !this.#local.rules.ignores(entry.path, entry.known.content.type === 'dir'),
       )
       if (wrong.length > 0) {
         store.transact(writer => {
@@ -548,7 +580,16 @@ export class Arena {
     return {
       name: settings.name,
       path: settings.root,
-      state: this.#guard !== null ? 'guarded' : this.#paused ? 'paused' : scanning ? 'scanning' : syncing ? 'syncing' : 'idle',
+      state:
+        this.#guard !== null
+          ? 'guarded'
+          : this.#paused
+            ? 'paused'
+            : scanning
+              ? 'scanning'
+              : syncing
+                ? 'syncing'
+                : 'idle',
       reason: this.#guard,
       consensus: missing.length === 0,
       missing,
@@ -602,7 +643,8 @@ export class Arena {
     this.#settles = this.#settles.filter(item => item !== settle)
     this.#context.timers.clear(`settle:${control}`)
     const missing = this.#missing()
-    for (const peer of settle.probes) missing.push(`${this.#feed.sessions.get(peer)?.name ?? peer} has not answered yet`)
+    for (const peer of settle.probes)
+      missing.push(`${this.#feed.sessions.get(peer)?.name ?? peer} has not answered yet`)
     const result = { consensus: missing.length === 0, missing }
     this.#context.deliver({ to: 'supervisor', report: { type: 'reply', id: control, result } })
   }

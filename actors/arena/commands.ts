@@ -43,25 +43,29 @@ export class Commands {
   #run(method: string, params: Record<string, unknown>): unknown {
     switch (method) {
       case 'ls':
-        return { entries: this.list(params['path'] as string | undefined) }
+        return { entries: this.list(params.path as string | undefined) }
       case 'conflicts':
         return { conflicts: this.conflicts() }
       case 'resolve':
-        return this.resolve(params['path'] as string, params['keep'] as 'winner' | 'loser' | 'both')
+        return this.resolve(params.path as string, params.keep as 'winner' | 'loser' | 'both')
       case 'versions':
-        return { versions: this.versions(params['path'] as string) }
+        return { versions: this.versions(params.path as string) }
       case 'restore':
-        return this.restore(params['path'] as string, params['version'] as string)
+        return this.restore(params.path as string, params.version as string)
       case 'read':
         return this.read(
-          params['path'] as string,
-          params['version'] as string | undefined,
-          params['offset'] as number,
-          params['length'] as number,
+          params.path as string,
+          params.version as string | undefined,
+          params.offset as number,
+          params.length as number,
         )
       case 'history':
         return {
-          events: this.history(params['path'] as string | undefined, params['limit'] as number, params['before'] as number | undefined),
+          events: this.history(
+            params.path as string | undefined,
+            params.limit as number,
+            params.before as number | undefined,
+          ),
         }
       default:
         return undefined
@@ -72,7 +76,8 @@ export class Commands {
     const { store } = this.#context
     const path = folderPath(text)
     const entry = path && store.entry(path)
-    if (path && !(entry && (living(entry.known) || entry.dormant))) throw new SyncError('not_found', `there is no '${path}' in this arena`)
+    if (path && !(entry && (living(entry.known) || entry.dormant)))
+      throw new SyncError('not_found', `there is no '${path}' in this arena`)
     if (path && entry && living(entry.known) && entry.known.content.type !== 'dir') return [this.#listed(entry)]
     const entries: ListedEntry[] = []
     let after: EntryPath | null = null
@@ -119,7 +124,9 @@ export class Commands {
       const known = store.entry(copy)?.known
       if (!origin || !known || !living(known)) return []
       const size = known.content.type === 'file' ? known.content.size : 0
-      return [{ path: origin.path, copy, size, mtimeMs: Number(mtimeOf(known.content) / 1_000_000n), author: origin.author }]
+      return [
+        { path: origin.path, copy, size, mtimeMs: Number(mtimeOf(known.content) / 1_000_000n), author: origin.author },
+      ]
     })
   }
 
@@ -127,7 +134,8 @@ export class Commands {
   resolve(text: string, keep: 'winner' | 'loser' | 'both'): Record<string, never> {
     const path = checkPath(text)
     const conflicts = this.conflicts().filter(conflict => conflict.path === path || conflict.copy === path)
-    if (conflicts.length === 0) throw new SyncError('not_found', `there is no conflict at '${path}': see 'realize conflicts'`)
+    if (conflicts.length === 0)
+      throw new SyncError('not_found', `there is no conflict at '${path}': see 'realize conflicts'`)
     if (keep === 'loser' && conflicts.length > 1) {
       throw new SyncError('usage', `'${path}' has ${conflicts.length} conflict copies: name the one to keep`)
     }
@@ -224,7 +232,8 @@ export class Commands {
     const path = checkPath(text)
     const kept = this.#kept(path, version)
     const missing: EntryPath[] = []
-    for (let folder = parentOf(path); folder !== undefined && disk.stat(folder) === null; folder = parentOf(folder)) missing.unshift(folder)
+    for (let folder = parentOf(path); folder !== undefined && disk.stat(folder) === null; folder = parentOf(folder))
+      missing.unshift(folder)
     for (const folder of missing) {
       disk.makeFolder(folder)
       this.#local.lookAgain(folder)
@@ -244,19 +253,27 @@ export class Commands {
     const nothing: Version = { content: { type: 'gone', deleted: null }, vector: [], g: 0, author: settings.author }
     const version = store.entry(other ?? path)?.known ?? nothing
     store.transact(writer =>
-      events.push(writer.addHistory(historyOf(this.#context, action, path, version, other === undefined ? {} : { other }))),
+      events.push(
+        writer.addHistory(historyOf(this.#context, action, path, version, other === undefined ? {} : { other })),
+      ),
     )
     tell(this.#context, events)
   }
 
-  read(text: string, version: string | undefined, offset: number, length: number): { data: string; eof: boolean; size: number } {
+  read(
+    text: string,
+    version: string | undefined,
+    offset: number,
+    length: number,
+  ): { data: string; eof: boolean; size: number } {
     const { disk, store } = this.#context
     const path = checkPath(text)
     const entry = store.entry(path)
     if (version === undefined) {
       if (!entry || !living(entry.known)) throw new SyncError('not_found', `there is no '${path}' in this arena`)
       if (entry.known.content.type !== 'file') throw new SyncError('not_found', `'${path}' is not a file`)
-      if (entry.have?.content.type !== 'file') throw new SyncError('blob_missing', `the content of '${path}' is not here yet: wait for it`)
+      if (entry.have?.content.type !== 'file')
+        throw new SyncError('blob_missing', `the content of '${path}' is not here yet: wait for it`)
     }
     const { fd, stat } = version === undefined ? disk.open(path) : disk.keptOpen(this.#kept(path, version).id)
     try {
@@ -275,7 +292,8 @@ export class Commands {
     while (events.length < limit) {
       const page = store.history(end, 1000)
       for (const event of page) {
-        const about = path === undefined || [event.path, event.other].some(at => at === path || at?.startsWith(`${path}/`))
+        const about =
+          path === undefined || [event.path, event.other].some(at => at === path || at?.startsWith(`${path}/`))
         if (about && events.length < limit) events.push(event)
       }
       if (page.length < 1000) break

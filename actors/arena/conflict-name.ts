@@ -17,7 +17,8 @@ export function conflictPath(path: EntryPath, loser: Version, distinct = false):
   const extension = dot > 0 ? name.slice(dot) : ''
   const mark = `.conflict-${stamp(loser)}-${loser.author}${distinct ? `-${digits(loser)}` : ''}`
   let kept = stem
-  while (kept.length > 1 && Buffer.byteLength(kept + mark + extension) > NAME_BYTES_MAX) kept = [...kept].slice(0, -1).join('')
+  while (kept.length > 1 && Buffer.byteLength(kept + mark + extension) > NAME_BYTES_MAX)
+    kept = [...kept].slice(0, -1).join('')
   const short = Buffer.byteLength(kept + mark + extension) > NAME_BYTES_MAX ? '' : extension
   return joinPath(parentOf(path), kept + mark + short)
 }

@@ -14,9 +14,7 @@ export interface Clock {
   wallMs(): number
 }
 
-export type ArenaOutput =
-  | { to: 'supervisor'; report: ArenaReport }
-  | { to: 'peer'; peer: PeerId; message: ToPeer }
+export type ArenaOutput = { to: 'supervisor'; report: ArenaReport } | { to: 'peer'; peer: PeerId; message: ToPeer }
 
 export interface ArenaContext {
   settings: ArenaSettings
@@ -31,7 +29,10 @@ export interface ArenaContext {
 }
 
 export function log(context: ArenaContext, event: LogEvent, fields: LogFields): void {
-  context.deliver({ to: 'supervisor', report: { type: 'log', event, fields: { arena: context.settings.name, ...fields } } })
+  context.deliver({
+    to: 'supervisor',
+    report: { type: 'log', event, fields: { arena: context.settings.name, ...fields } },
+  })
 }
 
 export function count(context: ArenaContext, counters: Record<string, number>): void {
@@ -50,7 +51,15 @@ export function historyOf(
   version: Version,
   more: { other?: EntryPath; size?: number } = {},
 ): Omit<HistoryEvent, 'number'> {
-  return { atMs: context.clock.wallMs(), arena: context.settings.name, action, path, author: version.author, version: versionTag(version), ...more }
+  return {
+    atMs: context.clock.wallMs(),
+    arena: context.settings.name,
+    action,
+    path,
+    author: version.author,
+    version: versionTag(version),
+    ...more,
+  }
 }
 
 /** Paths that are not as they should be, each with its reason; bounded. */

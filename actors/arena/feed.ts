@@ -179,7 +179,13 @@ export class Feed {
     const current = store.state()
     const from = read !== null && read.replica === current.replica ? read.seq : 0
     const before = store.peer(peer)?.acknowledged
-    if (!message.again && before && before.replica === replica && before.ours === current.replica && from < before.seq) {
+    if (
+      !message.again &&
+      before &&
+      before.replica === replica &&
+      before.ours === current.replica &&
+      from < before.seq
+    ) {
       session.theirs = null
       this.#send(peer, { type: 'rolled_back', arena: settings.name, replica })
       return
@@ -262,13 +268,19 @@ export class Feed {
     for (let after: EntryPath | null = null; ; ) {
       const page: Entry[] = store.page(after, 1000, null)
       for (const { path, known, have } of page) {
-        if (countOf(known.vector, old) > countAtOpening || (have && countOf(have.vector, old) > countAtOpening)) affected.push(path)
+        if (countOf(known.vector, old) > countAtOpening || (have && countOf(have.vector, old) > countAtOpening))
+          affected.push(path)
       }
       if (page.length < 1000) break
       after = (page.at(-1) as Entry).path
     }
     store.transact(writer => {
-      writer.setState({ replica, count: 0, sessions: [{ token: random() as SessionToken, firstSeq: store.state().seq }], countAtOpening: 0 })
+      // Counts go on from where they were: a generation is never greater than the sum of its version's counts.
+      writer.setState({
+        replica,
+        sessions: [{ token: random() as SessionToken, firstSeq: store.state().seq }],
+        countAtOpening: 0,
+      })
       for (const peer of store.peers()) writer.putPeer(peer, { read: null, acknowledged: null })
       for (const path of affected) this.#renumber(writer, path, old, countAtOpening, replica)
     })
@@ -317,7 +329,15 @@ export class Feed {
       if (bytes > FEED_BYTES_TARGET) break
     }
     if (rows.length < FEED_ENTRIES_MAX && bytes <= FEED_BYTES_TARGET) to = last
-    this.#send(session.id, { type: 'feed', arena: settings.name, source: replica, reader, from: session.sent, to, entries: batch })
+    this.#send(session.id, {
+      type: 'feed',
+      arena: settings.name,
+      source: replica,
+      reader,
+      from: session.sent,
+      to,
+      entries: batch,
+    })
     session.sent = to
     session.openBatches++
     return true
@@ -328,7 +348,8 @@ export class Feed {
     const { store } = this.#context
     const state = store.state()
     if (!session?.theirs || message.source !== state.replica) return
-    if (message.received > session.sent) throw new SyncError('message_invalid', 'an acknowledgement of what was never sent')
+    if (message.received > session.sent)
+      throw new SyncError('message_invalid', 'an acknowledgement of what was never sent')
     if (message.received > session.acknowledged) {
       session.acknowledged = message.received
       const record = store.peer(peer)
@@ -363,7 +384,11 @@ export class Feed {
     const sources: EntryPath[] = []
     const before = store.peer(peer)
     const learnt: EntryPath[] = []
-    const cursor: Cursor = { replica: session.theirs.replica, session: session.theirs.session, seq: Math.max(session.received, message.to) }
+    const cursor: Cursor = {
+      replica: session.theirs.replica,
+      session: session.theirs.session,
+      seq: Math.max(session.received, message.to),
+    }
     store.transact(writer => {
       message.entries.forEach((wire, index) => {
         const outcome = this.#learn(writer, peer, wire.path, versions[index] as Version)
@@ -410,9 +435,18 @@ export class Feed {
     }
     const have = entry?.have ?? null
     const origin = outcome === 'theirs' ? peer : null
-    const base = { path, seq: 0, known, dormant: entry?.dormant ?? false, former: entry?.former ?? null, origin, announced: false }
+    const base = {
+      path,
+      seq: 0,
+      known,
+      dormant: entry?.dormant ?? false,
+      former: entry?.former ?? null,
+      origin,
+      announced: false,
+    }
     // Nothing to do on the disk: the same content, or a deletion of what never was here.
-    const agrees = have !== null && sameContent(have.content, known.content) && mtimeOf(have.content) === mtimeOf(known.content)
+    const agrees =
+      have !== null && sameContent(have.content, known.content) && mtimeOf(have.content) === mtimeOf(known.content)
     const neverHere = known.content.type === 'gone' && !living(have) && !base.dormant
     if (agrees || neverHere) {
       writer.putEntry({ ...base, have: known, stamp: entry?.stamp ?? null, pending: false }, true)
@@ -488,8 +522,10 @@ export class Feed {
     if (session.reason !== null) return `${session.name}: ${session.reason}`
     if (!session.theirs) return null
     if (!session.state) return `${session.name} has not said its state yet`
-    if (session.acknowledged < lastSeq) return `${session.name} has not taken ${lastSeq - session.acknowledged} of our changes`
-    if (session.received < session.state.seq) return `${session.name} has ${session.state.seq - session.received} changes for us`
+    if (session.acknowledged < lastSeq)
+      return `${session.name} has not taken ${lastSeq - session.acknowledged} of our changes`
+    if (session.received < session.state.seq)
+      return `${session.name} has ${session.state.seq - session.received} changes for us`
     if (session.state.pending > 0) return `${session.name} lacks ${session.state.pending} entries`
     if (session.state.scanning) return `${session.name} is looking at its disk`
     if (session.state.root !== root) return `${session.name} knows something else than we do`
@@ -525,7 +561,9 @@ export class Feed {
         session.rereadAtMs = nowMs
         session.driftSinceMs = null
         log(this.#context, 'arena_drifted', { peer: session.name })
-        store.transact(writer => writer.putPeer(session.id, { acknowledged: store.peer(session.id)?.acknowledged ?? null, read: null }))
+        store.transact(writer =>
+          writer.putPeer(session.id, { acknowledged: store.peer(session.id)?.acknowledged ?? null, read: null }),
+        )
         this.#sayOpen(session.id, true)
         session.received = 0
       } else timers.soon('drift', dueMs, () => this.checkDrift())

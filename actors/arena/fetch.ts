@@ -156,7 +156,8 @@ export class Fetcher {
   sweep(): void {
     if (!this.#swept && this.outstanding === 0) {
       this.#swept = true
-      for (const slot of this.#context.disk.stageList()) if (slot.startsWith(BIG_SLOT)) this.#context.disk.stageRemove(slot)
+      for (const slot of this.#context.disk.stageList())
+        if (slot.startsWith(BIG_SLOT)) this.#context.disk.stageRemove(slot)
     }
   }
   #swept = false
@@ -195,7 +196,8 @@ export class Fetcher {
       if (!holders) {
         // Bounded: a hint that is forgotten costs a question more.
         if (this.#holders.size >= 50_000) this.#holders.clear()
-        this.#holders.set(hash, (holders = new Set()))
+        holders = new Set()
+        this.#holders.set(hash, holders)
       }
       holders.add(peer)
     }
@@ -346,7 +348,8 @@ export class Fetcher {
       want.refused.clear()
       want.notBeforeMs = nowMs + Math.min(RETRY_FIRST_MS * 2 ** (want.tries - 1), RETRY_MAX_MS)
       timers.soon('fetch', want.notBeforeMs, () => {})
-      const reason = this.#peers.size === 0 ? 'no peer is connected that has it' : 'none of the connected peers has it now'
+      const reason =
+        this.#peers.size === 0 ? 'no peer is connected that has it' : 'none of the connected peers has it now'
       for (const path of want.wishes.keys()) this.#events.stuck(path, reason)
     }
   }
@@ -465,7 +468,8 @@ export class Fetcher {
     for (let leaf = download.at; leaf < end; leaf++) {
       const start = (leaf - download.at) * LEAF_BYTES
       const part = bytes.subarray(start, Math.min(start + LEAF_BYTES, start + this.#leafBytes(download, leaf)))
-      if (part.length === this.#leafBytes(download, leaf) && this.#fits(download, leaf, part)) this.#mark(download, leaf)
+      if (part.length === this.#leafBytes(download, leaf) && this.#fits(download, leaf, part))
+        this.#mark(download, leaf)
     }
     download.at = end
     if (end === download.leaves) this.#toReuse(download)
@@ -493,7 +497,10 @@ export class Fetcher {
   #markZeroes(download: Download): void {
     const zero = zeroLeafHash()
     for (let leaf = 0; leaf < download.leaves; leaf++) {
-      if (this.#leafBytes(download, leaf) === LEAF_BYTES && Buffer.compare(this.#hashAt(download.tree, leaf), zero) === 0) {
+      if (
+        this.#leafBytes(download, leaf) === LEAF_BYTES &&
+        Buffer.compare(this.#hashAt(download.tree, leaf), zero) === 0
+      ) {
         this.#mark(download, leaf)
       }
     }
@@ -640,7 +647,8 @@ export class Fetcher {
     this.#requests.delete(id)
     if (!chunk) return
     download.chunks.delete(id)
-    for (let leaf = chunk.from; leaf < chunk.from + chunk.count; leaf++) if (download.has[leaf] === 1) download.has[leaf] = 0
+    for (let leaf = chunk.from; leaf < chunk.from + chunk.count; leaf++)
+      if (download.has[leaf] === 1) download.has[leaf] = 0
   }
 
   #finish(download: Download): void {

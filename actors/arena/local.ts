@@ -3,18 +3,19 @@
  * and commits changes in bulk. Files that are being written settle first; deletions wait a moment for their other half, a
  * rename; too many of them at once stop the arena and ask.
  */
-import { hashLeaves, rootOf } from '../hasher/merkle.ts'
+
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { FILE_BYTES_MAX, LEAF_BYTES, LINK_TARGET_BYTES_MAX } from '../../protocol/limits.ts'
 import { foldName, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
 import type { HashResult, HashTask } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
+import { hashLeaves, rootOf } from '../hasher/merkle.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
-import { IgnoreRules, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, folderOfIgnoreFile, isIgnoreFile } from './ignore-rules.ts'
+import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
 import { compareTree } from './order.ts'
 import type { Entry, Stamp, Writer } from './store.ts'
-import { changeVersion, type Content, living, meet, mtimeOf, sameContent, type Version } from './version.ts'
+import { type Content, changeVersion, living, meet, mtimeOf, sameContent, type Version } from './version.ts'
 import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
 /** A deletion is believed when the path is still missing after this long: editors replace by delete and create. */
@@ -300,7 +301,8 @@ export class LocalChanges {
       const entry = store.entry(path)
       if (stat !== null) present.push({ path, stat, entry })
       else if (entry) this.#missingTree(entry)
-      else if (path.includes('\ufffd')) this.#walks.push({ walk: walk(this.#context.disk, store, this.rules, parentOf(path) ?? null), full: false })
+      else if (path.includes('\ufffd'))
+        this.#walks.push({ walk: walk(this.#context.disk, store, this.rules, parentOf(path) ?? null), full: false })
       else problems.clear(path)
     }
     if (emptied.length > 0) this.#events.emptied(emptied)
@@ -322,7 +324,8 @@ export class LocalChanges {
     const { clock, timers, disk, store } = this.#context
     for (const waitMs of [250, 2_000]) {
       timers.set(`again:${waitMs}:${path}`, clock.nowMs() + waitMs, () => {
-        if (this.#stat(path)?.type === 'dir') this.#walks.push({ walk: walk(disk, store, this.rules, path), full: false })
+        if (this.#stat(path)?.type === 'dir')
+          this.#walks.push({ walk: walk(disk, store, this.rules, path), full: false })
       })
     }
   }
@@ -490,7 +493,8 @@ export class LocalChanges {
     if (path === undefined || !this.#missing.has(path) || stat.links > 1) return undefined
     const entry = this.#context.store.entry(path)
     const { have, stamp } = entry ?? {}
-    if (have?.content.type !== 'file' || !stamp || stamp.size !== stat.size || stamp.mtimeNs !== stat.mtimeNs) return undefined
+    if (have?.content.type !== 'file' || !stamp || stamp.size !== stat.size || stamp.mtimeNs !== stat.mtimeNs)
+      return undefined
     return { path, hash: have.content.hash }
   }
 
@@ -499,7 +503,13 @@ export class LocalChanges {
     this.#foundFile(path, stat, moved.hash, null, moved.path)
     if (this.#stat(moved.path) !== null) return
     this.#missing.delete(moved.path)
-    this.#ready.push({ path: moved.path, content: { type: 'gone', deleted: null }, stamp: null, leaves: null, to: path })
+    this.#ready.push({
+      path: moved.path,
+      content: { type: 'gone', deleted: null },
+      stamp: null,
+      leaves: null,
+      to: path,
+    })
   }
 
   // Hashing
@@ -581,7 +591,8 @@ export class LocalChanges {
   #hashHere(look: Look): void {
     try {
       const { before, bytes, after } = this.#context.disk.read(look.path)
-      if (!sameStamp(stampOf(before), after) || bytes.length !== after.size) return this.#retry({ ...look, stat: after })
+      if (!sameStamp(stampOf(before), after) || bytes.length !== after.size)
+        return this.#retry({ ...look, stat: after })
       const leaves = hashLeaves(bytes)
       this.#hashedFile({ ...look, stat: after }, leaves)
     } catch (error) {
@@ -633,7 +644,9 @@ export class LocalChanges {
     gone.sort((a, b) => compareTree(b, a))
     while (gone.length > 0) {
       this.#commit(
-        gone.splice(0, COMMIT_MAX).map(path => ({ path, content: { type: 'gone', deleted: null }, stamp: null, leaves: null })),
+        gone
+          .splice(0, COMMIT_MAX)
+          .map(path => ({ path, content: { type: 'gone', deleted: null }, stamp: null, leaves: null })),
       )
     }
   }
@@ -705,12 +718,18 @@ export class LocalChanges {
     }
     if (entry?.pending && same(entry.known.content, content)) {
       // What was to come is here already: a batch that was cut off, or the user did the same.
-      writer.putEntry({ ...entry, have: entry.known, stamp, dormant: false, pending: false, announced: false, former: base }, true)
+      writer.putEntry(
+        { ...entry, have: entry.known, stamp, dormant: false, pending: false, announced: false, former: base },
+        true,
+      )
       return 'announced'
     }
     if (entry && suspect && undone(entry, content)) {
       // Not a user's change: the power went before it was durable. What is known is to come again.
-      writer.putEntry({ ...entry, have: leftBehind(entry, content), stamp, pending: true, announced: false, former: null }, false)
+      writer.putEntry(
+        { ...entry, have: leftBehind(entry, content), stamp, pending: true, announced: false, former: null },
+        false,
+      )
       return 'pending'
     }
     const version = changeVersion({

@@ -2,7 +2,15 @@
  * What must be done on the disk so that an entry's `have` becomes its `known`. Pure: looks at the entry, never at the disk.
  */
 import type { Entry } from './store.ts'
-import { compareVectors, type FileContent, living, mtimeOf, sameContent, type SymlinkContent, type Version } from './version.ts'
+import {
+  compareVectors,
+  type FileContent,
+  living,
+  mtimeOf,
+  type SymlinkContent,
+  sameContent,
+  type Version,
+} from './version.ts'
 
 export type Work =
   /** Nothing is to be done: what is here is what is known. */
@@ -37,7 +45,9 @@ export function workFor(entry: Entry, policy: 'keep-both' | 'newest' | 'local'):
       return shown !== null && sameContent(shown, content) ? { do: 'nothing' } : { do: 'link', content }
     case 'file':
       if (shown?.type === 'file' && shown.hash === content.hash && (!loses(entry) || shown.exec === content.exec)) {
-        return shown.exec === content.exec && mtimeOf(shown) === content.mtimeNs ? { do: 'nothing' } : { do: 'meta', content }
+        return shown.exec === content.exec && mtimeOf(shown) === content.mtimeNs
+          ? { do: 'nothing' }
+          : { do: 'meta', content }
       }
       return { do: 'file', content }
   }

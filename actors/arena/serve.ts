@@ -53,7 +53,8 @@ export class Server {
       if (!entry?.stamp || entry.stamp.size > PACKED_BLOB_BYTES_MAX) continue
       try {
         const { before, bytes, after } = disk.read(path)
-        if (sameStamp(entry.stamp, before) && sameStamp(entry.stamp, after) && bytes.length === entry.stamp.size) return bytes
+        if (sameStamp(entry.stamp, before) && sameStamp(entry.stamp, after) && bytes.length === entry.stamp.size)
+          return bytes
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
       }

@@ -6,7 +6,7 @@ import type { BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../..
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { packEntry, packIntent, packKept, unpackEntry, unpackIntent, unpackKept } from './codec.ts'
 import { conflictOrigin } from './conflict-name.ts'
-import { BUCKETS, type Digest, DIGEST_BYTES, entryDigest, toggle } from './merkle-set.ts'
+import { BUCKETS, DIGEST_BYTES, type Digest, entryDigest, toggle } from './merkle-set.ts'
 import type { Entry, Kept, PeerRecord, Session, Store, StoreState, Totals, Writer } from './store.ts'
 import type { Row, Tables } from './tables.ts'
 import { living } from './version.ts'
@@ -52,7 +52,10 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     }
   }
 
-  function makeWriter(next: { -readonly [Field in keyof StoreState]: StoreState[Field] }, touchBuckets: () => void): Writer {
+  function makeWriter(
+    next: { -readonly [Field in keyof StoreState]: StoreState[Field] },
+    touchBuckets: () => void,
+  ): Writer {
     const totals = next.totals as { -readonly [Field in keyof Totals]: Totals[Field] }
     return {
       setState: change => void Object.assign(next, change),
@@ -69,7 +72,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
         tables.put('entries', key, packEntry({ ...entry, seq }))
         count(totals, before, -1)
         count(totals, entry, 1)
-        if (before && living(before.known)) toggle(next.buckets, entry.path, entryDigest(entry.path, before.known, digest))
+        if (before && living(before.known))
+          toggle(next.buckets, entry.path, entryDigest(entry.path, before.known, digest))
         if (living(entry.known)) toggle(next.buckets, entry.path, entryDigest(entry.path, entry.known, digest))
         touchBuckets()
         index(entry.path, key, before, entry)
@@ -85,7 +89,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
         const packed = tables.get('kept', Buffer.from(id))
         if (packed === undefined) return
         const { hash } = unpackKept(id, packed)
-        if (hash && tables.get('keptHashes', Buffer.from(hash, 'hex')) === id) tables.remove('keptHashes', Buffer.from(hash, 'hex'))
+        if (hash && tables.get('keptHashes', Buffer.from(hash, 'hex')) === id)
+          tables.remove('keptHashes', Buffer.from(hash, 'hex'))
         tables.remove('kept', Buffer.from(id))
       },
       putPeer: (peer, record) => tables.put('peers', Buffer.from(peer), record),
@@ -155,7 +160,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       const rows = tables.range('pending', after ? successor(treeKey(after)) : null, null, limit)
       return rows.map(row => row.value as EntryPath)
     },
-    intents: () => tables.range('intents', null, null, Number.MAX_SAFE_INTEGER).map(row => unpackIntent(pathOf(row.key), row.value)),
+    intents: () =>
+      tables.range('intents', null, null, Number.MAX_SAFE_INTEGER).map(row => unpackIntent(pathOf(row.key), row.value)),
     leaves: hash => tables.get('leaves', Buffer.from(hash, 'hex')) as Uint8Array | undefined,
     kept(path, limit) {
       const found: Kept[] = []
@@ -222,10 +228,16 @@ function loadState(tables: Tables): StoreState | undefined {
   const rest = tables.get('state', STATE) as Omit<StoreState, 'buckets' | 'sessions'> | undefined
   const buckets = tables.get('state', BUCKET_KEY) as Uint8Array | undefined
   const sessions = (tables.get('state', SESSIONS_KEY) ?? []) as Session[]
-  return rest && { ...rest, sessions, buckets: buckets ? Uint8Array.from(buckets) : new Uint8Array(BUCKETS * DIGEST_BYTES) }
+  return (
+    rest && { ...rest, sessions, buckets: buckets ? Uint8Array.from(buckets) : new Uint8Array(BUCKETS * DIGEST_BYTES) }
+  )
 }
 
-function count(totals: { -readonly [Field in keyof Totals]: Totals[Field] }, entry: Entry | undefined, sign: 1 | -1): void {
+function count(
+  totals: { -readonly [Field in keyof Totals]: Totals[Field] },
+  entry: Entry | undefined,
+  sign: 1 | -1,
+): void {
   if (!entry) return
   const { known, have } = entry
   if (living(known)) totals.entries += sign

@@ -10,7 +10,10 @@ export class MemoryTables implements Tables {
 
   #table(name: TableName): { keys: string[]; values: Map<string, unknown> } {
     let table = this.#tables.get(name)
-    if (!table) this.#tables.set(name, (table = { keys: [], values: new Map() }))
+    if (!table) {
+      table = { keys: [], values: new Map() }
+      this.#tables.set(name, table)
+    }
     return table
   }
 

@@ -39,7 +39,7 @@ export class Verify {
     const entries = this.#requests.get(id)
     if (!entries) return false
     this.#requests.delete(id)
-    entries.forEach((entry, index) => this.#check(entry, results[index]))
+    for (const [index, entry] of entries.entries()) this.#check(entry, results[index])
     this.#more()
     return true
   }
@@ -52,7 +52,10 @@ export class Verify {
     this.#outcome.bytes += have.content.size
     if ('failure' in result) this.#outcome.bad.push({ path, reason: `it cannot be read: ${result.failure.message}` })
     else if (rootOf(have.content.size, result.leaves) !== have.content.hash) {
-      this.#outcome.bad.push({ path, reason: 'its content is not what its hash says, though size and times are: the disk may be failing' })
+      this.#outcome.bad.push({
+        path,
+        reason: 'its content is not what its hash says, though size and times are: the disk may be failing',
+      })
     }
   }
 

@@ -152,7 +152,9 @@ export function meet(ours: Version | null, theirs: Version): Meeting {
   if (equal) {
     // Merges in another order can leave one vector with another mtime or author: then the greater, like any merge.
     const meeting = merge(ours, theirs)
-    return order === 'same' && sameInAll(meeting.known, ours) ? { known: ours, outcome: 'same', conflict: false } : meeting
+    return order === 'same' && sameInAll(meeting.known, ours)
+      ? { known: ours, outcome: 'same', conflict: false }
+      : meeting
   }
   // Concurrent, or one vector for two contents (a store was copied): the same winner everywhere.
   const theyWin = compareWinners(theirs, ours) > 0
@@ -164,7 +166,7 @@ function merge(ours: Version, theirs: Version): Meeting {
     content: mergedContent(ours.content, theirs.content),
     vector: joinVectors(ours.vector, theirs.vector),
     g: Math.max(ours.g, theirs.g),
-    author: ours.author > theirs.author ? ours.author : theirs.author,
+    author: Math.max(ours.author , theirs.author),
   }
   return { known, outcome: 'merged', conflict: false }
 }
@@ -172,7 +174,9 @@ function merge(ours: Version, theirs: Version): Meeting {
 /** Whether two versions of one vector and content are the same in what a merge chooses, too. */
 function sameInAll(a: Version, b: Version): boolean {
   const remembered = ({ content }: Version) => (content.type === 'gone' ? content.deleted : null)
-  return a.g === b.g && a.author === b.author && mtimeOf(a.content) === mtimeOf(b.content) && remembered(a) === remembered(b)
+  return (
+    a.g === b.g && a.author === b.author && mtimeOf(a.content) === mtimeOf(b.content) && remembered(a) === remembered(b)
+  )
 }
 
 /** The later mtime; of tombstones the greater remembered hash, so that the order of merging does not show. */

@@ -5,7 +5,7 @@
 import type { EntryPath } from '../../protocol/ids.ts'
 import { joinPath } from '../../protocol/path.ts'
 import { type Disk, DiskError, type DiskStat } from './disk.ts'
-import { type IgnoreRules, IGNORE_FILE } from './ignore-rules.ts'
+import { IGNORE_FILE, type IgnoreRules } from './ignore-rules.ts'
 import { compareNames, compareTree, isBelow } from './order.ts'
 import type { Entry, Stamp, Store } from './store.ts'
 
@@ -70,7 +70,11 @@ export function* walk(disk: Disk, store: Store, rules: IgnoreRules, under: Entry
       // Gone meanwhile: what was below it is missing. Not readable: unknown.
       if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR' && error.code !== 'ELOOP') {
         unseen = folder
-        yield { is: 'problem', path: folder, reason: `the folder cannot be read (${error.code}): check its permissions` }
+        yield {
+          is: 'problem',
+          path: folder,
+          reason: `the folder cannot be read (${error.code}): check its permissions`,
+        }
       }
       return
     }

@@ -11,7 +11,13 @@ export function toWire(entry: Entry): WireEntry {
   const { path, known } = entry
   const { content, vector, g, author } = known
   const has = entry.have === known
-  const common = { path, vector: vector.map(([replica, count]): [ReplicaId, number] => [replica, count]), g, author, has }
+  const common = {
+    path,
+    vector: vector.map(([replica, count]): [ReplicaId, number] => [replica, count]),
+    g,
+    author,
+    has,
+  }
   switch (content.type) {
     case 'file':
       return {
@@ -51,12 +57,18 @@ function contentOf(wire: WireEntry): Content {
         throw new SyncError('message_invalid', 'a file lacks its size, hash, mtime or exec bit')
       }
       const mtimeNs = BigInt(wire.mtime)
-      if (mtimeNs < MTIME_NS_MIN || mtimeNs > MTIME_NS_MAX) throw new SyncError('message_invalid', 'an mtime is out of range')
+      if (mtimeNs < MTIME_NS_MIN || mtimeNs > MTIME_NS_MAX)
+        throw new SyncError('message_invalid', 'an mtime is out of range')
       return { type: 'file', size: wire.size, mtimeNs, exec: wire.exec, hash: wire.hash }
     }
     case 'symlink': {
       const { target } = wire
-      if (target === undefined || target.includes('\0') || !target.isWellFormed() || Buffer.byteLength(target) > LINK_TARGET_BYTES_MAX) {
+      if (
+        target === undefined ||
+        target.includes('\0') ||
+        !target.isWellFormed() ||
+        Buffer.byteLength(target) > LINK_TARGET_BYTES_MAX
+      ) {
         throw new SyncError('message_invalid', 'a link has no valid target')
       }
       return { type: 'symlink', target }

@@ -119,7 +119,16 @@ function open(): void {
     return waitForRoot(rootReason(error))
   }
   waiting = null
-  const context: ArenaContext = { settings, store, disk, clock, random, deliver, problems: new Problems(), timers: new Timers() }
+  const context: ArenaContext = {
+    settings,
+    store,
+    disk,
+    clock,
+    random,
+    deliver,
+    problems: new Problems(),
+    timers: new Timers(),
+  }
   arena = new Arena({ context, digest, boot, rootLost })
   arena.start()
   for (const [peer, { name }] of peers) arena.peerOpened(peer, name)
@@ -157,8 +166,10 @@ function makeRoot(root: string): void {
 
 function rootReason({ code, message }: DiskError): string {
   const { root, name } = settings
-  if (code === 'ENOENT') return `the folder ${root} is missing: nothing is deleted elsewhere; it goes on when the folder is back`
-  if (code === 'ENOTDIR' || code === 'EEXIST') return `${root} is not a folder: move the file away, or give the arena another path`
+  if (code === 'ENOENT')
+    return `the folder ${root} is missing: nothing is deleted elsewhere; it goes on when the folder is back`
+  if (code === 'ENOTDIR' || code === 'EEXIST')
+    return `${root} is not a folder: move the file away, or give the arena another path`
   if (code === 'EACCES' || code === 'EPERM') return `${root} cannot be read (${code}): check its owner and rights`
   return `${root} cannot be used (${code}: ${message}): mend it; '${name}' goes on by itself`
 }
@@ -251,7 +262,11 @@ function fromPeer(peer: PeerId, channel: MessagePort, message: FromPeer): void {
   } catch (error) {
     // Their mistake closes their connection; ours ends the thread.
     if (!(error instanceof SyncError)) throw error
-    report({ type: 'log', event: 'peer_refused', fields: { arena: settings.name, peer, code: error.code, reason: error.message } })
+    report({
+      type: 'log',
+      event: 'peer_refused',
+      fields: { arena: settings.name, peer, code: error.code, reason: error.message },
+    })
     channel.postMessage({ type: 'refuse', failure: toFailure(error) } satisfies ToPeer)
     closePeer(peer)
   }
@@ -279,7 +294,12 @@ port.on('message', (message: ArenaCommand) => {
   switch (message.type) {
     case 'control':
       if (arena) arena.control(message)
-      else report({ type: 'refused', id: message.id, failure: { code: 'arena_unavailable', message: waiting ?? 'the arena is starting' } })
+      else
+        report({
+          type: 'refused',
+          id: message.id,
+          failure: { code: 'arena_unavailable', message: waiting ?? 'the arena is starting' },
+        })
       break
     case 'settings':
       settings = message.settings

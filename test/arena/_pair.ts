@@ -36,6 +36,8 @@ export interface World {
   /** Every feed, acknowledgement and other message that was delivered, oldest first. */
   readonly delivered: { from: Peer; to: Peer; header: ArenaWireMessage }[]
   random: number
+  /** What somebody on the way does to messages: changes them in place. */
+  tamper: ((message: ToPeer) => void) | null
 }
 
 /** One direction of a connection. */
@@ -48,7 +50,7 @@ interface Link {
 }
 
 export function makeWorld(): World {
-  return { nowMs: 0, peers: [], links: [], delivered: [], random: 0 }
+  return { nowMs: 0, peers: [], links: [], delivered: [], random: 0, tamper: null }
 }
 
 export class Peer {
@@ -309,6 +311,16 @@ export class Peer {
     return reply.result
   }
 
+  /** A command that is answered later: what gives its answer, undefined until then. */
+  ask(method: string, params: Record<string, unknown> = {}): () => unknown {
+    const id = ++this.#control
+    this.arena.control({ type: 'control', id, method, params })
+    return () => {
+      const reply = this.replies.get(id)
+      return reply && 'result' in reply ? reply.result : reply?.failure
+    }
+  }
+
   conflicts(): ListedConflict[] {
     return (this.run('conflicts') as { conflicts: ListedConflict[] }).conflicts
   }
@@ -402,6 +414,7 @@ export function deliverOne(link: Link): boolean {
   const message = link.queue.shift()
   if (!message) return false
   const { from, to, downloads } = link
+  from.world.tamper?.(message)
   switch (message.type) {
     case 'send':
       deliverWire(link, wireCopy(message.header), message.payload)

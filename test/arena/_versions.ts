@@ -87,8 +87,8 @@ export const historyArbitrary: fc.Arbitrary<Made[]> = fc
         content = { type: 'gone', deleted: base.content.type === 'file' ? base.content.hash : null }
       }
       const count = (counts[event.at] as number) + 1
-    counts[event.at] = count
-    const idle = base !== null && sameContent(base.content, content) && content.type !== 'file'
+      counts[event.at] = count
+      const idle = base !== null && sameContent(base.content, content) && content.type !== 'file'
       if (idle) continue
       const made = changeVersion({
         content,

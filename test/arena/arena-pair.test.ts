@@ -3,6 +3,7 @@ import test from 'ava'
 import { NO_STAMP } from '../../actors/arena/store.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
+import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import {
   ARENA,
   assertAgree,
@@ -898,4 +899,141 @@ test('an arena that is paused takes and gives nothing, and catches up afterwards
   settle(world)
   t.deepEqual(a.tree(), { f: 'x', g: 'y' })
   assertAgree(t, world)
+})
+
+// Hindrances
+
+test('what a full disk refuses waits with its reason, the rest goes on, and it comes when there is room', t => {
+  const { world, a, b } = makePair()
+  b.disk.totalBytes = 200
+  a.write('great', 'x'.repeat(500))
+  a.write('greater', 'y'.repeat(600))
+  a.write('small', 'z')
+  settle(world)
+  t.deepEqual(b.tree(), { small: 'z' })
+  t.deepEqual(
+    b.state.problems.map(({ path, reason }) => [path, reason]),
+    ['great', 'greater'].map(path => [path, 'the disk is full: make room']),
+  )
+  t.false(b.state.consensus)
+  b.disk.totalBytes = Number.POSITIVE_INFINITY
+  pass(world, 130_000)
+  assertAgree(t, world)
+  t.is(b.read('greater').length, 600)
+})
+
+test('a file that comes where a folder still holds what is ignored waits, without turning in circles', t => {
+  const { world, a, b } = makePair()
+  b.configure({ ignore: ['*.tmp'] })
+  a.mkdir('thing')
+  a.write('thing/f', 'x')
+  settle(world)
+  b.write('thing/mine.tmp', 'mine')
+  a.remove('thing')
+  a.touch('thing', 'thing/f')
+  a.write('thing', 'now a file')
+  settle(world)
+  t.is(b.read('thing/mine.tmp'), 'mine')
+  t.true(b.state.problems.some(({ path, reason }) => path === 'thing' && reason.includes('not empty')))
+  b.remove('thing/mine.tmp')
+  pass(world, 130_000)
+  t.is(b.read('thing'), 'now a file')
+  assertAgree(t, world)
+})
+
+test('a child that cannot be deleted keeps its folder, and both go when it can', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  a.write('folder/stuck', 'x')
+  a.write('folder/other', 'y')
+  settle(world)
+  b.disk.fault = (operation, path) => (operation === 'takeOut' && path === 'folder/stuck' ? 'EACCES' : null)
+  a.remove('folder')
+  a.touch('folder', 'folder/stuck', 'folder/other')
+  settle(world)
+  t.deepEqual(b.tree(), { folder: '/', 'folder/stuck': 'x' })
+  t.regex(b.state.problems.map(({ path, reason }) => `${path}: ${reason}`).join(), /folder\/stuck: no permission/)
+  b.disk.fault = null
+  pass(world, 130_000)
+  t.deepEqual(b.tree(), {})
+  assertAgree(t, world)
+})
+
+test('content that does not fit its hash is never placed, whoever spoilt it', t => {
+  const { world, a, b } = makePair()
+  world.tamper = message => {
+    if (message.type === 'send' && message.header.type === 'pack' && message.payload?.[0] !== undefined)
+      message.payload[0] ^= 1
+  }
+  a.write('f', 'content')
+  settle(world)
+  t.deepEqual(b.tree(), {})
+  t.true(b.logged.includes('blob_invalid'))
+  world.tamper = null
+  pass(world, 130_000)
+  t.deepEqual(b.tree(), { f: 'content' })
+  assertAgree(t, world)
+})
+
+test('a link to elsewhere and a path through it write nothing through the link', t => {
+  const { world, a, b } = makePair()
+  b.mkdir('outside')
+  settle(world)
+  const replica = 'b'.repeat(16)
+  const common = { g: 1, author: a.author, has: true }
+  const read = b.store.peer(a.id)?.read?.seq ?? 0
+  const entries = [
+    { ...common, path: 'x', type: 'symlink', target: 'outside', vector: [[replica, 1]] },
+    { ...common, path: 'x/planted', type: 'dir', vector: [[replica, 2]] },
+  ]
+  const feed = {
+    type: 'feed',
+    arena: ARENA,
+    source: a.store.state().replica,
+    reader: b.store.state().replica,
+    from: read,
+    to: read + 2,
+    entries,
+  }
+  hand(b, a, { type: 'wire', header: wire.parse(feed) as ArenaWireMessage })
+  pass(world, 10_000)
+  t.false(b.has('outside/planted'))
+  t.deepEqual(
+    Object.keys(b.tree()).filter(path => path.startsWith('outside')),
+    ['outside'],
+  )
+  t.not(b.disk.stat('x' as EntryPath)?.type, 'file')
+})
+
+test('waiting ends when all agree, and at its time with what is missing', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'x')
+  const agreed = a.ask('settle', { timeoutMs: 60_000 })
+  settle(world)
+  t.deepEqual(agreed(), { consensus: true, missing: [] })
+  b.disk.fault = operation => (operation === 'stageFile' ? 'ENOSPC' : null)
+  a.write('f', 'y')
+  const late = a.ask('settle', { timeoutMs: 10_000 })
+  pass(world, 9_000)
+  t.is(late(), undefined)
+  pass(world, 2_000)
+  t.like(late(), { consensus: false, missing: ['B lacks 1 entries'] })
+})
+
+test('history tells what happened here and elsewhere, newest first', t => {
+  const { world, a, b } = makePair()
+  a.write('f', '1')
+  settle(world)
+  a.write('f', '2')
+  settle(world)
+  a.rename('f', 'g')
+  settle(world)
+  b.remove('g')
+  settle(world)
+  const actions = (peer: Peer) =>
+    (peer.run('history', { limit: 10 }) as { events: { action: string; path: string }[] }).events.map(
+      ({ action, path }) => `${action} ${path}`,
+    )
+  t.deepEqual(actions(a), ['removed g', 'renamed g', 'edited f', 'created f'])
+  t.deepEqual(actions(b), ['deleted g', 'renamed g', 'received f', 'received f'])
 })

@@ -26,7 +26,7 @@ const opening = {
   conflicts: 'keep-both' as const,
   read: null,
   again: false,
-      knows: null,
+  knows: null,
 }
 
 test.afterEach.always(stopThreads)

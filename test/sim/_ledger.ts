@@ -63,11 +63,11 @@ export function treeOf(disk: MemoryDisk): Map<string, string> {
   return tree
 }
 
-/** Contents at paths and in the version store. */
-export function contentsOf(disk: MemoryDisk): Set<string> {
+/** Contents at paths, and those in the version store that `listed` names. */
+export function contentsOf(disk: MemoryDisk, listed: (kept: string) => boolean = () => true): Set<string> {
   const keys = new Set<string>()
-  const paths = [...pathsOf(disk), ...disk.keptList().map(name => `${OWN_FOLDER}/versions/${name}`)]
-  for (const path of paths) {
+  const kept = disk.keptList().filter(listed)
+  for (const path of [...pathsOf(disk), ...kept.map(name => `${OWN_FOLDER}/versions/${name}`)]) {
     const key = contentKey(disk, path)
     if (key !== null) keys.add(key)
   }

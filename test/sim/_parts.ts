@@ -1,8 +1,9 @@
 /** The things under a simulated arena that can be pulled away: its disk, its tables, and the moment of a kill. */
-import { MemoryDisk, type MemoryDiskOptions } from '../../actors/arena/disk-memory.ts'
+
 import type { DiskError, DiskStat, PlaceResult } from '../../actors/arena/disk.ts'
+import { MemoryDisk, type MemoryDiskOptions } from '../../actors/arena/disk-memory.ts'
 import type { Row, TableName, Tables } from '../../actors/arena/tables.ts'
-import { MemoryTables } from '../../actors/arena/tables-memory.ts'
+import type { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 
 /** Thrown inside the arena where its process ends; nothing there may catch it. */

@@ -46,7 +46,13 @@ export type Action =
   /** The process ends, at once or inside its next `after` changes of disk or store, and starts again. */
   | { readonly do: 'kill'; readonly after: number; readonly downMs: number }
   /** The machine goes down. `disk`: what it had written was durable; `store` 0 to 1: how much of what was not yet flushed survives. */
-  | { readonly do: 'power'; readonly after: number; readonly disk: boolean; readonly store: number; readonly downMs: number }
+  | {
+      readonly do: 'power'
+      readonly after: number
+      readonly disk: boolean
+      readonly store: number
+      readonly downMs: number
+    }
   | { readonly do: 'backup' }
   | { readonly do: 'lose_store' | 'restore_store'; readonly downMs: number }
   | { readonly do: 'cut'; readonly other: number; readonly downMs: number }
@@ -96,7 +102,8 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     if (roll < 36) return { do: 'append', pick, text: text(), size: 10 }
     if (roll < 38) return { do: 'hold', pick, text: text(), size: 30 }
     if (roll < 40) return { do: 'truncate', pick, part: random() < 0.3 ? 0 : random() }
-    if (roll < 47) return { do: 'save', pick, how: pickOf(['rename', 'backup', 'recreate']), text: text(), size: size() }
+    if (roll < 47)
+      return { do: 'save', pick, how: pickOf(['rename', 'backup', 'recreate']), text: text(), size: size() }
     if (roll < 50) return { do: 'touch', pick, mtimeMs: Date.UTC(2020, 0, 1) + below(2 ** 31) }
     if (roll < 53) return { do: 'chmod', pick }
     if (roll < 65) return { do: 'delete', pick }
@@ -121,7 +128,19 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
       store: ['lose_store', 'backup', 'restore_store', 'kill', 'cut'],
       power: ['power', 'power', 'kill', 'cut'],
       disk: ['full', 'kill', 'pause', 'clock'],
-      all: ['cut', 'partition', 'kill', 'kill', 'lose_store', 'backup', 'restore_store', 'power', 'full', 'clock', 'pause'],
+      all: [
+        'cut',
+        'partition',
+        'kill',
+        'kill',
+        'lose_store',
+        'backup',
+        'restore_store',
+        'power',
+        'full',
+        'clock',
+        'pause',
+      ],
     }
     const kind = pickOf(kinds[faults])
     switch (kind) {
@@ -154,9 +173,17 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     for (let index = 0; index < Math.ceil(operations / phases); index++) {
       const peer = below(peers)
       steps.push({ phase, atMs: Math.round(atMs), peer, ...userAction() })
-      if (faults !== 'none' && random() < 0.12) steps.push({ phase, atMs: Math.round(atMs), peer: below(peers), ...faultAction() })
+      if (faults !== 'none' && random() < 0.12)
+        steps.push({ phase, atMs: Math.round(atMs), peer: below(peers), ...faultAction() })
       atMs += random() < 0.2 ? below(4_000) : below(2 * tempo)
     }
   }
-  return { seed, peers, topology: random() < 0.3 ? 'line' : 'mesh', loss: pickOf([0, 0.05, 0.3]), latencyMs: pickOf([2, 30, 400]), steps }
+  return {
+    seed,
+    peers,
+    topology: random() < 0.3 ? 'line' : 'mesh',
+    loss: pickOf([0, 0.05, 0.3]),
+    latencyMs: pickOf([2, 30, 400]),
+    steps,
+  }
 }

@@ -1,6 +1,7 @@
 /** A person and their programs at one peer's disk: does the steps of a script, and tells the ledger what was written and ended. */
-import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
+
 import { DiskError } from '../../actors/arena/disk.ts'
+import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { bytesKey, contentKey, type Ledger, pathsOf } from './_ledger.ts'
 import type { Action } from './_script.ts'
@@ -216,7 +217,8 @@ export class User {
     const paths = pathsOf(this.#at.disk)
     const a = paths[Math.floor(pick * paths.length)]
     const b = paths[Math.floor(other * paths.length)]
-    if (a === undefined || b === undefined || a === b || `${a}/`.startsWith(`${b}/`) || `${b}/`.startsWith(`${a}/`)) return
+    if (a === undefined || b === undefined || a === b || `${a}/`.startsWith(`${b}/`) || `${b}/`.startsWith(`${a}/`))
+      return
     this.#try(() => {
       this.#rename(a, `${a}.swap`)
       this.#rename(b, a)

@@ -137,7 +137,8 @@ export class World {
     while ((this.#queue[0]?.atMs ?? Number.POSITIVE_INFINITY) <= atMs) {
       const event = this.#next() as { atMs: number; run: () => void }
       this.nowMs = event.atMs
-      if (++this.events > EVENTS_MAX) throw new SimulationFailure('circles', `more than ${EVENTS_MAX} events in one phase`)
+      if (++this.events > EVENTS_MAX)
+        throw new SimulationFailure('circles', `more than ${EVENTS_MAX} events in one phase`)
       event.run()
     }
     this.nowMs = atMs
@@ -173,7 +174,10 @@ export class World {
     const clock = { aheadMs: 0 }
     const disk = new SimulatedDisk(
       { nowNs: () => this.#nowNs(clock) },
-      { change: (operation, path) => this.#changing(peer, operation, path), syncing: complete => this.#syncing(peer, complete) },
+      {
+        change: (operation, path) => this.#changing(peer, operation, path),
+        syncing: complete => this.#syncing(peer, complete),
+      },
     )
     const user = new User({
       peer: index,
@@ -287,7 +291,8 @@ export class World {
   #border(peer: Peer, error: unknown): void {
     if (error instanceof Killed) return this.#down(peer)
     if (error instanceof SimulationFailure) throw error
-    if (error instanceof SyncError) throw new SimulationFailure('breach', `${peer.name} refused its peer: ${error.message}`)
+    if (error instanceof SyncError)
+      throw new SimulationFailure('breach', `${peer.name} refused its peer: ${error.message}`)
     throw new SimulationFailure('crash', `${peer.name}: ${(error as Error).stack}`)
   }
 
@@ -416,7 +421,7 @@ export class World {
     if (report.type === 'log') {
       this.count(report.event)
       this.note(`${peer.name} ${report.event} ${JSON.stringify(report.fields)}`)
-      if (report.event === 'arena_guarded') peer.guards.push(String(report.fields['reason']))
+      if (report.event === 'arena_guarded') peer.guards.push(String(report.fields.reason))
     } else if (report.type === 'hash') {
       const { life } = peer
       const { id, tasks } = report
@@ -476,11 +481,13 @@ export class World {
       const peer = connection.ends[side]
       const other = connection.ends[1 - side] as Peer
       connection.open[side] = false
-      for (const { order, life } of connection.downloads[side].values()) if (peer.life === life) peer.disk.close(order.fd)
+      for (const { order, life } of connection.downloads[side].values())
+        if (peer.life === life) peer.disk.close(order.fd)
       connection.downloads[side].clear()
       this.after(this.chance() * 300, () => {
         // Unless a new connection has come before the end of this one was noticed.
-        if (peer.life === connection.lives[side] && !this.#connections.has(pair)) this.#enter(peer, arena => arena.peerClosed(other.id))
+        if (peer.life === connection.lives[side] && !this.#connections.has(pair))
+          this.#enter(peer, arena => arena.peerClosed(other.id))
       })
     }
     this.after(500, () => this.#connect(a, b))
@@ -516,7 +523,9 @@ export class World {
       this.note(`${from.name}>${to.name} ${text}`)
       const parsed = parse(text)
       if (this.#answersDownload(connection, far, parsed, copy)) return
-      this.#enter(to, arena => arena.fromPeer(from.id, { type: 'wire', header: parsed, ...(copy && { payload: copy }) }))
+      this.#enter(to, arena =>
+        arena.fromPeer(from.id, { type: 'wire', header: parsed, ...(copy && { payload: copy }) }),
+      )
     })
   }
 
@@ -532,7 +541,13 @@ export class World {
       const bytes = Math.min(order.size, (next + count) * LEAF_BYTES) - next * LEAF_BYTES
       const payload = peer.disk.readFd(order.fd, next * LEAF_BYTES, bytes)
       if (payload.length < bytes) {
-        this.#send(connection, side, { type: 'fetch_failed', arena: ARENA, id: order.id, code: 'blob_changed', reason: 'shorter' })
+        this.#send(connection, side, {
+          type: 'fetch_failed',
+          arena: ARENA,
+          id: order.id,
+          code: 'blob_changed',
+          reason: 'shorter',
+        })
         return peer.disk.close(order.fd)
       }
       this.#send(connection, side, { type: 'leaves', arena: ARENA, id: order.id, from: next, count }, payload)
@@ -544,7 +559,12 @@ export class World {
   }
 
   /** What the connection's own thread does with leaves that were asked for. */
-  #answersDownload(connection: Connection, side: 0 | 1, header: ArenaWireMessage, payload: Uint8Array | undefined): boolean {
+  #answersDownload(
+    connection: Connection,
+    side: 0 | 1,
+    header: ArenaWireMessage,
+    payload: Uint8Array | undefined,
+  ): boolean {
     if (header.type !== 'leaves' && header.type !== 'fetch_failed') return false
     const transfer = connection.downloads[side].get(header.id)
     const peer = connection.ends[side]
@@ -574,7 +594,9 @@ export class World {
     }
     peer.disk.writeFd(order.fd, header.from * LEAF_BYTES, bytes)
     transfer.next += header.count
-    this.#enter(peer, arena => arena.fromPeer(other.id, { type: 'stored', id: order.id, from: header.from, count: header.count }))
+    this.#enter(peer, arena =>
+      arena.fromPeer(other.id, { type: 'stored', id: order.id, from: header.from, count: header.count }),
+    )
     if (transfer.next >= order.from + order.count && connection.downloads[side].has(order.id)) end(null)
     return true
   }
@@ -613,7 +635,9 @@ export class World {
       case 'partition':
         return this.#sever(
           this.peers.flatMap(a =>
-            this.peers.filter(b => a.index < b.index && ((step.mask >> a.index) & 1) !== ((step.mask >> b.index) & 1)).map(b => [a, b] as const),
+            this.peers
+              .filter(b => a.index < b.index && ((step.mask >> a.index) & 1) !== ((step.mask >> b.index) & 1))
+              .map(b => [a, b] as const),
           ),
           step.downMs,
         )
@@ -680,7 +704,16 @@ export class World {
   }
 }
 
-const FILLING = new Set(['own stageFile', 'own stageOpen', 'own stageCopy', 'own stageCopyKept', 'own stageLink', 'makeFolder', 'linkKept', 'own keep'])
+const FILLING = new Set([
+  'own stageFile',
+  'own stageOpen',
+  'own stageCopy',
+  'own stageCopyKept',
+  'own stageLink',
+  'makeFolder',
+  'linkKept',
+  'own keep',
+])
 
 function before(a: { atMs: number; order: number }, b: { atMs: number; order: number }): boolean {
   return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order)

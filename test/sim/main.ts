@@ -59,14 +59,24 @@ function seeds(): void {
       say(JSON.stringify(least))
       if (values.save !== undefined) {
         const saved: Script = { ...least, found: outcome.failure.kind }
-        writeFileSync(join(values.save, `${outcome.failure.kind.replaceAll(' ', '-')}-${seed}.json`), `${JSON.stringify(saved, null, 2)}\n`)
+        writeFileSync(
+          join(values.save, `${outcome.failure.kind.replaceAll(' ', '-')}-${seed}.json`),
+          `${JSON.stringify(saved, null, 2)}\n`,
+        )
       }
     }
     if (failed.length >= Number(values.failures)) break
   }
   const seconds = (performance.now() - startMs) / 1000
-  say([...totals].sort().map(([what, count]) => `${what} ${count}`).join(', '))
+  say(
+    [...totals]
+      .sort()
+      .map(([what, count]) => `${what} ${count}`)
+      .join(', '),
+  )
   say(`${copies} conflict copies, ${superfluous} of what users had replaced`)
-  say(`${done} seeds, ${failed.length} failed${failed.length > 0 ? ` (${failed.join(' ')})` : ''}, ${seconds.toFixed(1)} s, ${Math.round((done * operations) / seconds)} operations a second`)
+  say(
+    `${done} seeds, ${failed.length} failed${failed.length > 0 ? ` (${failed.join(' ')})` : ''}, ${seconds.toFixed(1)} s, ${Math.round((done * operations) / seconds)} operations a second`,
+  )
   process.exitCode = failed.length > 0 ? 1 : 0
 }
