@@ -166,7 +166,7 @@ function merge(ours: Version, theirs: Version): Meeting {
     content: mergedContent(ours.content, theirs.content),
     vector: joinVectors(ours.vector, theirs.vector),
     g: Math.max(ours.g, theirs.g),
-    author: Math.max(ours.author , theirs.author),
+    author: compareText(ours.author, theirs.author) > 0 ? ours.author : theirs.author,
   }
   return { known, outcome: 'merged', conflict: false }
 }
