@@ -4,6 +4,7 @@ import type { LogEvent, LogFields } from '../../protocol/log.ts'
 import type { ArenaReport, ArenaSettings, ToPeer } from '../../protocol/ports.ts'
 import type { HistoryEvent, Problem } from '../../protocol/status.ts'
 import type { Disk } from './disk.ts'
+import type { RecentContent } from './recent.ts'
 import type { Store } from './store.ts'
 import { type Version, versionTag } from './version.ts'
 
@@ -26,6 +27,7 @@ export interface ArenaContext {
   readonly deliver: (output: ArenaOutput) => void
   readonly problems: Problems
   readonly timers: Timers
+  readonly recent: RecentContent
 }
 
 export function log(context: ArenaContext, event: LogEvent, fields: LogFields): void {

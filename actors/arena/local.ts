@@ -5,7 +5,7 @@
  */
 
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
-import { FILE_BYTES_MAX, LEAF_BYTES, LINK_TARGET_BYTES_MAX } from '../../protocol/limits.ts'
+import { FILE_BYTES_MAX, LEAF_BYTES, LINK_TARGET_BYTES_MAX, PACKED_BLOB_BYTES_MAX } from '../../protocol/limits.ts'
 import { foldName, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
 import type { HashResult, HashTask } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
@@ -32,12 +32,17 @@ const HASH_BYTES = 64 * 1024 * 1024
 const HASH_BATCH_BYTES = 8 * 1024 * 1024
 const HASH_BATCH_FILES = 1000
 const HASH_REQUESTS_MAX = 6
-/** So few bytes are hashed here and now: the way to the pool would take longer. */
-const INLINE_BYTES = 1024 * 1024
-const INLINE_FILES = 16
+/**
+ * Small files are hashed here, where they are read once, hashed and kept for the peers that will ask for them: the way to
+ * the pool costs more. So much in one step, and each file counts as so much besides its size.
+ */
+const STEP_BYTES = 4 * 1024 * 1024
+const STEP_FILE_BYTES = 8 * 1024
 /** Differences taken from a walk in one step, and changes in one transaction. */
 const STEP_DIFFERENCES = 512
 const COMMIT_MAX = 1000
+/** Entries below a known folder that are looked at when the watcher names it. */
+const HOLLOW_LOOKS = 8
 /** Files waiting for their hash, above which a walk pauses. */
 const LOOKS_MAX = 20_000
 /** Deletions below this number never stop an arena. */
@@ -182,6 +187,7 @@ export class LocalChanges {
       this.#touched.size > 0 ||
       (this.#rescanAsked && !this.#walks.some(item => item.full)) ||
       (this.#walks.length > 0 && this.#looks.size < LOOKS_MAX) ||
+      this.#hashingHere ||
       (this.#looks.size > 0 && this.#hashing.size < HASH_REQUESTS_MAX && this.#walks.length === 0) ||
       this.#ready.length > 0
     )
@@ -244,10 +250,11 @@ export class LocalChanges {
     this.#hashedFile(look, Buffer.concat(hashing.parts as Uint8Array[]))
   }
 
-  #hashedFile(look: Look, leaves: Uint8Array, from?: EntryPath): void {
+  #hashedFile(look: Look, leaves: Uint8Array): BlobHash {
     const { stat, path } = look
     const hash = rootOf(stat.size, leaves)
-    this.#foundFile(path, stat, hash, stat.size > LEAF_BYTES ? leaves : null, from)
+    this.#foundFile(path, stat, hash, stat.size > LEAF_BYTES ? leaves : null)
+    return hash
   }
 
   #foundFile(path: EntryPath, stat: DiskStat, hash: BlobHash, leaves: Uint8Array | null, from?: EntryPath): void {
@@ -312,11 +319,17 @@ export class LocalChanges {
       if (differs(entry, stat)) this.#found(path, stat, entry)
       else this.#missing.delete(path)
       const wasFolder = entry?.have?.content.type === 'dir' || entry?.dormant === true
-      if (unknownFolder || (wasFolder && stat.type !== 'dir')) {
+      if (unknownFolder || (wasFolder && (stat.type !== 'dir' || this.#hollow(path)))) {
         this.#walks.push({ walk: walk(this.#context.disk, store, this.rules, path), full: false })
       }
       if (unknownFolder) this.#lookOnceMore(path)
     }
+  }
+
+  /** Whether a known folder lacks what was in it: it was moved away and made anew, of which the watcher says nothing below it. */
+  #hollow(path: EntryPath): boolean {
+    const below = this.#context.store.page(null, HOLLOW_LOOKS, path)
+    return below.some(entry => onDisk(entry) && this.#stat(entry.path) === null && !this.#missing.has(entry.path))
   }
 
   /** A new folder may be filled before the watcher sees into it: walk it again shortly after. */
@@ -520,7 +533,7 @@ export class LocalChanges {
     for (const look of this.#looks.values()) bytes += look.stat.size
     // More is being found: a fuller batch costs less than several small ones.
     if (this.#finding && bytes < HASH_BATCH_BYTES && this.#looks.size < HASH_BATCH_FILES) return
-    const inline = bytes <= INLINE_BYTES && this.#looks.size <= INLINE_FILES && this.#hashing.size === 0
+    let here = STEP_BYTES
     let batch: Hashing[] = []
     let batchTasks: HashTask[] = []
     let batchBytes = 0
@@ -530,12 +543,19 @@ export class LocalChanges {
       batchTasks = []
       batchBytes = 0
     }
+    this.#hashingHere = false
     for (const [path, look] of this.#looks) {
-      if (this.#hashing.size >= HASH_REQUESTS_MAX) break
+      const small = look.stat.size <= PACKED_BLOB_BYTES_MAX
+      if (small && here <= 0) {
+        this.#hashingHere = true
+        break
+      }
+      if (!small && this.#hashing.size >= HASH_REQUESTS_MAX) continue
       this.#looks.delete(path)
       if (this.#hashingPaths.has(path)) continue
       if (this.#stillWritten(look)) continue
-      if (inline) {
+      if (small) {
+        here -= look.stat.size + STEP_FILE_BYTES
         this.#hashHere(look)
         continue
       }
@@ -594,7 +614,8 @@ export class LocalChanges {
       if (!sameStamp(stampOf(before), after) || bytes.length !== after.size)
         return this.#retry({ ...look, stat: after })
       const leaves = hashLeaves(bytes)
-      this.#hashedFile({ ...look, stat: after }, leaves)
+      const hash = this.#hashedFile({ ...look, stat: after }, leaves)
+      if (after.size <= PACKED_BLOB_BYTES_MAX) this.#context.recent.put(hash, bytes)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ELOOP') this.#touched.add(look.path)
@@ -604,12 +625,15 @@ export class LocalChanges {
 
   // Committing
 
+  /** The last step left small files for the next one. */
+  #hashingHere = false
+
   get #finding(): boolean {
     return this.#walks.length > 0 || this.#touched.size > 0
   }
 
   #commitReady(): void {
-    if (this.#finding && this.#ready.length < COMMIT_MAX / 2) return
+    if ((this.#finding || this.#hashingHere) && this.#ready.length < COMMIT_MAX / 2) return
     while (this.#ready.length > 0) this.#commit(this.#ready.splice(0, COMMIT_MAX))
     this.#endScanWhenCommitted()
   }

@@ -47,8 +47,11 @@ export class Server {
   }
 
   #small(hash: BlobHash): Uint8Array | null {
-    const { store, disk } = this.#context
-    for (const path of store.withHash(hash, 4)) {
+    const { store, disk, recent } = this.#context
+    const paths = store.withHash(hash, 4)
+    const read = paths.length > 0 ? recent.get(hash) : undefined
+    if (read) return read
+    for (const path of paths) {
       const entry = store.entry(path)
       if (!entry?.stamp || entry.stamp.size > PACKED_BLOB_BYTES_MAX) continue
       try {

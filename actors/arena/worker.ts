@@ -16,6 +16,7 @@ import { Arena } from './arena.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from './context.ts'
 import { type Disk, DiskError } from './disk.ts'
 import { openDisk } from './disk-open.ts'
+import { RecentContent } from './recent.ts'
 import type { Store } from './store.ts'
 import { openStore } from './store-tables.ts'
 import { openLmdbTables } from './tables-lmdb.ts'
@@ -38,6 +39,7 @@ let settings = data.settings
 const clock = { nowMs: () => performance.now(), wallMs: () => Date.now() }
 const random = () => randomBytes(8).toString('hex')
 const digest = (bytes: Uint8Array) => engine.hash256(DIGEST_PREFIX, bytes)
+const recent = new RecentContent()
 const boot = bootId()
 
 let arena: Arena | null = null
@@ -106,6 +108,7 @@ function carryOn(): void {
 /** A burst is over: what it left in memory is given back. */
 function rested(): void {
   rest = null
+  recent.clear()
   collectGarbage()
   report({ type: 'rested' })
 }
@@ -128,6 +131,7 @@ function open(): void {
     deliver,
     problems: new Problems(),
     timers: new Timers(),
+    recent,
   }
   arena = new Arena({ context, digest, boot, rootLost })
   arena.start()

@@ -7,6 +7,7 @@ import type { ExecutionContext } from 'ava'
 import { Arena } from '../../actors/arena/arena.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import { MemoryDisk } from '../../actors/arena/disk-memory.ts'
+import { RecentContent } from '../../actors/arena/recent.ts'
 import type { Entry, Kept, Store } from '../../actors/arena/store.ts'
 import { openStore } from '../../actors/arena/store-tables.ts'
 import type { Tables } from '../../actors/arena/tables.ts'
@@ -128,6 +129,7 @@ export class Peer {
       deliver: output => this.#deliver(output),
       problems: new Problems(),
       timers: new Timers(),
+      recent: new RecentContent(),
     }
     const rootLost = (reason: string) => {
       this.rootLost = reason

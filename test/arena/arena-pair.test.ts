@@ -91,6 +91,18 @@ test('a renamed folder takes what is in it along', t => {
   assertAgree(t, world)
 })
 
+test('a folder that is moved away and made anew holds nothing of what was in it', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  a.write('folder/f', 'x')
+  settle(world)
+  a.rename('folder', 'moved')
+  a.mkdir('folder')
+  settle(world)
+  t.deepEqual(b.tree(), { folder: '/', moved: '/', 'moved/f': 'x' })
+  assertAgree(t, world)
+})
+
 test('two files that swap their names have swapped them everywhere', t => {
   const { world, a, b } = makePair()
   a.write('1', 'one')

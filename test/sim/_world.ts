@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { Arena } from '../../actors/arena/arena.ts'
 import { type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
+import { RecentContent } from '../../actors/arena/recent.ts'
 import type { Store } from '../../actors/arena/store.ts'
 import { openStore } from '../../actors/arena/store-tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
@@ -16,7 +17,7 @@ import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
 import type { ArenaReport, ArenaSettings, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import { randomFrom } from '../system/_random.ts'
-import { bytesHeld, Ledger } from './_ledger.ts'
+import { bytesHeld, contentsOf, Ledger } from './_ledger.ts'
 import { Killed, SimulatedDisk, SimulatedTables, SimulationFailure } from './_parts.ts'
 import type { Script, Step } from './_script.ts'
 import { User } from './_user.ts'
@@ -51,6 +52,8 @@ export interface Peer {
   /** A number counts who wants it down. */
   full: number
   guards: string[]
+  /** What its user is about to do, in order. */
+  readonly plans: { readonly atMs: number; readonly step: Step; done: boolean }[]
 }
 
 interface Transfer {
@@ -206,6 +209,7 @@ export class World {
       backup: null,
       full: 0,
       guards: [],
+      plans: [],
     }
     return peer
   }
@@ -259,6 +263,7 @@ export class World {
           },
           problems: new Problems(),
           timers: new Timers(),
+          recent: new RecentContent(),
         },
         digest,
         boot: `boot-${peer.boot}`,
@@ -356,7 +361,8 @@ export class World {
     peer.disk.crash()
     peer.boot++
     peer.tables = this.#newTables(peer.tables.afterPowerLoss(part), () => peer)
-    const left = new Set(this.peers.flatMap(other => [...bytesHeld(other.disk)]))
+    // What a living peer has only staged, it may have no use for in the end.
+    const left = new Set(this.peers.flatMap(other => [...(other.arena ? contentsOf(other.disk) : bytesHeld(other.disk))]))
     // What was on that disk alone, and not yet durable, nobody can bring back.
     for (const key of held) if (!left.has(key)) this.ledger.ended(key)
   }
@@ -366,6 +372,7 @@ export class World {
   #changing(peer: Peer, operation: string, path: string): string | null {
     if (peer.arena === null) return null
     this.#burn(peer)
+    this.#race(peer)
     if (peer.full > 0 && FILLING.has(operation) && this.chance() < 0.5) return 'ENOSPC'
     if (!operation.startsWith('own ')) {
       this.note(`${peer.name} ${operation} ${path}`)
@@ -605,7 +612,23 @@ export class World {
 
   schedule(step: Step, baseMs: number): void {
     const peer = this.peers[step.peer]
-    if (peer) this.at(baseMs + step.atMs, () => this.#do(peer, step))
+    if (!peer) return
+    const plan = { atMs: baseMs + step.atMs, step, done: false }
+    if (!OUTSIDE.has(step.do)) peer.plans.push(plan)
+    this.at(plan.atMs, () => {
+      if (!plan.done) this.#do(peer, step)
+      plan.done = true
+    })
+  }
+
+  /** Lets the user do in the very moment before the arena's own change what they were to do soon anyway. */
+  #race(peer: Peer): void {
+    if (this.chance() >= this.script.race) return
+    const plan = peer.plans.find(item => !item.done)
+    if (!plan || plan.atMs > this.nowMs + RACE_MS) return
+    plan.done = true
+    this.count('race')
+    this.#do(peer, plan.step)
   }
 
   #do(peer: Peer, step: Step): void {
@@ -703,6 +726,11 @@ export class World {
     this.events = 0
   }
 }
+
+/** Not a user's doing, or nothing on the disk. */
+const OUTSIDE = new Set(['kill', 'power', 'backup', 'lose_store', 'restore_store', 'cut', 'partition', 'full', 'clock', 'pause', 'overflow'])
+/** How far ahead of its time a race can bring what a user does. */
+const RACE_MS = 3_000
 
 const FILLING = new Set([
   'own stageFile',
