@@ -9,6 +9,8 @@ export interface Script {
   readonly topology: 'mesh' | 'line'
   /** Part of the watcher's words that are lost, 0 to 1. */
   readonly loss: number
+  /** Part of the arena's changes of the disk that a user gets ahead of by a moment, 0 to 1. */
+  readonly race: number
   /** Longest way of a message, milliseconds. */
   readonly latencyMs: number
   readonly steps: readonly Step[]
@@ -183,6 +185,7 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     peers,
     topology: random() < 0.3 ? 'line' : 'mesh',
     loss: pickOf([0, 0.05, 0.3]),
+    race: pickOf([0, 0.1, 0.5, 1]),
     latencyMs: pickOf([2, 30, 400]),
     steps,
   }
