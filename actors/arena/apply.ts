@@ -83,6 +83,8 @@ export class Applier {
   readonly #placing = new Set<BlobHash>()
   #cursor: EntryPath | null = null
   #passing = false
+  /** A step is written down that is neither done nor taken back. */
+  #unsettled = false
   #dirty = true
   #retries = 0
   #active = true
@@ -149,6 +151,7 @@ export class Applier {
     if (!this.#passing) {
       if (!this.#dirty) return
       this.#dirty = false
+      if (this.#unsettled) this.#settleAgain()
       this.#passing = true
       this.#cursor = null
       this.#removals = []
@@ -501,7 +504,7 @@ export class Applier {
       disk.makeFolder(path)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      this.recover()
+      this.#settleAgain()
       this.#problem(path, diskReason(error))
       return false
     }
@@ -595,8 +598,10 @@ export class Applier {
         intent.formerIno !== 0n &&
         disk.stageStat(intent.slot)?.ino === intent.formerIno
       ) {
-        // It could not even go back: the intent stays, and the next start settles it.
-        this.#problem(task.path, 'the disk failed while it was replaced: restart the arena')
+        // It could not even go back: the step stays written down until the disk can do the rest.
+        this.#unsettled = true
+        this.#local.lookAgain(task.path)
+        this.again()
       } else {
         dropped.push(intent)
         this.#discard(task)
@@ -626,6 +631,7 @@ export class Applier {
     const { known } = entry
     const { disk } = this.#context
     if (!entry.pending || this.#local.unsettled(task.path)) return undefined
+    if (this.#unsettled && this.#context.store.intents().some(left => left.path === task.path)) return undefined
     if (!sameContent(task.known.content, known.content) || mtimeOf(task.known.content) !== mtimeOf(known.content))
       return undefined
     const shown = living(entry.have) && entry.have.content.type !== 'dir' ? entry.have : null
@@ -677,7 +683,7 @@ export class Applier {
       return this.#removeFolder(entry)
     }
     if (content.type === 'dir') {
-      if (former && intent.slot) return this.#takeOut(intent, former, () => disk.makeFolder(path))
+      if (former && intent.slot) return this.#takeOut(intent, former, () => this.#makeFolderUnlessTaken(path))
       try {
         disk.makeFolder(path)
       } catch (error) {
@@ -719,7 +725,7 @@ export class Applier {
   }
 
   /** If what follows fails, what has left its place goes back there. */
-  #orBack({ path, slot, formerIno }: Intent, work: () => void): void {
+  #orBack({ path, slot, ino, formerIno }: Intent, work: () => void): void {
     const { disk } = this.#context
     try {
       work()
@@ -728,9 +734,21 @@ export class Applier {
       if (slot !== null && disk.stageStat(slot)?.ino === formerIno) {
         const there = disk.stat(path)
         if (there?.type === 'dir') disk.removeFolder(path)
-        disk.place(slot, path, there?.type === 'dir' ? null : there)
+        // What a user has put there meanwhile stays.
+        if (there === null || there.type === 'dir') disk.place(slot, path, null)
+        else if (there.ino === ino) disk.place(slot, path, there)
       }
       throw error
+    }
+  }
+
+  /** Whatever a user has put in its place in this moment is looked at as their change. */
+  #makeFolderUnlessTaken(path: EntryPath): void {
+    try {
+      this.#context.disk.makeFolder(path)
+    } catch (error) {
+      if (!(error instanceof DiskError) || error.code !== 'EEXIST') throw error
+      this.#local.lookAgain(path)
     }
   }
 
@@ -852,7 +870,6 @@ export class Applier {
     const { path, to, kept, copy, source } = intent
     writer.removeIntent(path)
     const entry = store.entry(path)
-    const stat = living(to) && to.content.type !== 'dir' ? disk.stat(path) : null
     // Something newer may have become known while this was done: then it stays pending.
     const displaced = intent.slot === null && copy !== null
     const known = displaced ? meet(entry?.known ?? null, to).known : (entry?.known ?? to)
@@ -863,7 +880,7 @@ export class Applier {
         seq: 0,
         known,
         have: agrees ? known : to,
-        stamp: stat && this.#trusted(stat, to) ? stampOf(stat) : stat ? NO_STAMP : null,
+        stamp: this.#stampAfter(path, to),
         dormant: false,
         origin: displaced ? null : (entry?.origin ?? null),
         pending: !agrees,
@@ -890,8 +907,7 @@ export class Applier {
   }
 
   #concludeCopy(writer: Writer, path: EntryPath, copy: NonNullable<Intent['copy']>, events: HistoryEvent[]): void {
-    const { store, disk } = this.#context
-    const stat = disk.stat(copy.path)
+    const { store } = this.#context
     const before = store.entry(copy.path)
     const known = before ? meet(before.known, copy.version).known : copy.version
     writer.putEntry(
@@ -900,7 +916,7 @@ export class Applier {
         seq: 0,
         known,
         have: sameContent(known.content, copy.version.content) ? known : copy.version,
-        stamp: stat && (this.#trusted(stat, copy.version) ? stampOf(stat) : NO_STAMP),
+        stamp: this.#stampAfter(copy.path, copy.version),
         dormant: false,
         origin: null,
         pending: !sameContent(known.content, copy.version.content),
@@ -911,6 +927,15 @@ export class Applier {
     )
     events.push(writer.addHistory(historyOf(this.#context, 'conflicted', path, copy.version, { other: copy.path })))
     log(this.#context, 'entry_conflict', { path, copy: copy.path })
+  }
+
+  /** How to recognise what was put there. Somebody may have changed or removed it since: then it is looked at again. */
+  #stampAfter(path: EntryPath, version: Version): Stamp | null {
+    if (!living(version) || version.content.type === 'dir') return null
+    const stat = this.#context.disk.stat(path)
+    if (stat && this.#trusted(stat, version)) return stampOf(stat)
+    this.#local.lookAgain(path)
+    return NO_STAMP
   }
 
   /** The disk shows exactly what was put there; else somebody has written since, and it must be looked at. */
@@ -933,7 +958,17 @@ export class Applier {
 
   /** Finishes what a killed process had begun; before the first scan or batch. What is left in staging is not needed. */
   recover(): void {
-    const { store, disk } = this.#context
+    const { disk } = this.#context
+    this.#settle()
+    for (const slot of disk.stageList()) {
+      // Parts of big blobs are kept, to go on from there.
+      if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
+    }
+  }
+
+  /** Finishes or takes back every step that is written down. */
+  #settle(): void {
+    const { store } = this.#context
     const done: Intent[] = []
     const dropped: Intent[] = []
     for (const intent of store.intents()) {
@@ -946,10 +981,18 @@ export class Applier {
       }
     }
     this.#conclude(done, dropped)
+    this.#unsettled = false
     if (done.length > 0) log(this.#context, 'intent_finished', { finished: done.length, dropped: dropped.length })
-    for (const slot of disk.stageList()) {
-      // Parts of big blobs are kept, to go on from there.
-      if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
+  }
+
+  /** A step that the disk broke off is settled as soon as the disk can. */
+  #settleAgain(): void {
+    const { timers, clock } = this.#context
+    try {
+      this.#settle()
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      timers.soon('settle intents', clock.nowMs() + RETRY_FIRST_MS * 10, () => this.again())
     }
   }
 
