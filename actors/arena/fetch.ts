@@ -575,12 +575,20 @@ export class Fetcher {
     for (const peer of this.#peers) {
       if (!this.#mayAsk(want, peer)) continue
       able++
-      let chunks = 0
-      for (const chunk of download.chunks.values()) if (chunk.peer === peer) chunks++
+      let chunks = this.#chunksOf(peer)
       while (chunks < CHUNKS_MAX && this.#askChunk(download, peer)) chunks++
       open += chunks
     }
     if (able === 0 && open === 0 && download.chunks.size === 0) this.#wait(download)
+  }
+
+  /** Over all downloads: what is under way is lost with a connection. */
+  #chunksOf(peer: PeerId): number {
+    let chunks = 0
+    for (const { chunks: open } of this.#downloads.values()) {
+      for (const chunk of open.values()) if (chunk.peer === peer) chunks++
+    }
+    return chunks
   }
 
   #askChunk(download: Download, peer: PeerId): boolean {
