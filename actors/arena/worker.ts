@@ -116,7 +116,7 @@ function rested(): void {
 function open(): void {
   try {
     store ??= openArenaStore()
-    disk = openRoot(store)
+    disk = openRoot()
   } catch (error) {
     if (!(error instanceof DiskError)) throw error
     return waitForRoot(rootReason(error))
@@ -151,27 +151,16 @@ function openArenaStore(): Store {
   })
 }
 
-function openRoot(known: Store): Disk {
+function openRoot(): Disk {
   const { root } = settings
   if (root === null) throw new DiskError('ENOTSUP', 'an arena without a folder is not supported yet')
-  // A folder that was never synced is made; one that was must be there.
-  if (known.state().disk === null) makeRoot(root)
   return openDisk(root)
-}
-
-function makeRoot(root: string): void {
-  try {
-    mkdirSync(root, { recursive: true })
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    if (code !== 'EEXIST') throw new DiskError(code ?? 'EIO', (error as Error).message)
-  }
 }
 
 function rootReason({ code, message }: DiskError): string {
   const { root, name } = settings
   if (code === 'ENOENT')
-    return `the folder ${root} is missing: nothing is deleted elsewhere; it goes on when the folder is back`
+    return `the folder ${root} is missing: put it back or make it, and it goes on by itself; nothing is deleted elsewhere`
   if (code === 'ENOTDIR' || code === 'EEXIST')
     return `${root} is not a folder: move the file away, or give the arena another path`
   if (code === 'EACCES' || code === 'EPERM') return `${root} cannot be read (${code}): check its owner and rights`
