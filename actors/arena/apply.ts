@@ -15,7 +15,7 @@ import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
 import { needsCopy, workFor } from './plan.ts'
-import { type Entry, type Intent, NO_STAMP, type Stamp, type Writer } from './store.ts'
+import { type Entry, type Intent, type Kept, NO_STAMP, type Stamp, type Writer } from './store.ts'
 import {
   changeVersion,
   type FileContent,
@@ -38,6 +38,8 @@ const GATHER_MS = 100
 /** What could not be done is tried again after this long, doubling. */
 const RETRY_FIRST_MS = 500
 const RETRY_MAX_MS = 60_000
+/** After a power loss content of unknown origin is looked at up to this size. */
+const RESCUE_BYTES_MAX = 64 * 1024 * 1024
 /** Pending entries looked at in one step. */
 const PLAN_STEP = 512
 const PLAN_PAGE = 256
@@ -956,14 +958,68 @@ export class Applier {
 
   // After a start
 
-  /** Finishes what a killed process had begun; before the first scan or batch. What is left in staging is not needed. */
-  recover(): void {
+  /**
+   * Finishes what a killed process had begun; before the first scan or batch. What is left in staging is not needed. With
+   * `powerLost` the store may be older than the disk: then it is looked at first.
+   */
+  recover(powerLost: boolean): void {
     const { disk } = this.#context
     this.#settle()
+    if (powerLost) this.#rescue()
     for (const slot of disk.stageList()) {
       // Parts of big blobs are kept, to go on from there.
       if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
     }
+  }
+
+  /**
+   * A step of which the store has forgotten that it was begun may have left a user's content in staging, or in the
+   * version store without a row. What no pending entry wants is listed as a version of the path that showed it.
+   */
+  #rescue(): void {
+    const { disk, store } = this.#context
+    const wanted = new Set<BlobHash>()
+    for (let after: EntryPath | null = null; ; ) {
+      const page: EntryPath[] = store.pendingPage(after, 1000)
+      for (const path of page) {
+        const content = store.entry(path)?.known.content
+        if (content?.type === 'file') wanted.add(content.hash)
+      }
+      if (page.length < 1000) break
+      after = page.at(-1) as EntryPath
+    }
+    const rows: Kept[] = []
+    for (const slot of disk.stageList()) {
+      const stat = slot.startsWith(BIG_SLOT) ? null : disk.stageStat(slot)
+      if (stat?.type !== 'file' || stat.size === 0 || stat.size > RESCUE_BYTES_MAX) continue
+      const row = this.#strayRow(hashSmall(disk.stageRead(slot, 0, stat.size)), stat)
+      if (row.hash !== null && wanted.has(row.hash)) continue
+      disk.keep(slot, row.id)
+      rows.push(row)
+    }
+    const listed = new Set(store.kept(null, Number.MAX_SAFE_INTEGER).map(kept => kept.id))
+    for (const row of rows) listed.add(row.id)
+    for (const id of disk.keptList()) {
+      const stat = listed.has(id) ? null : disk.keptStat(id)
+      if (stat?.type !== 'file' || stat.size > RESCUE_BYTES_MAX) continue
+      const { fd } = disk.keptOpen(id)
+      try {
+        rows.push({ ...this.#strayRow(hashSmall(disk.readFd(fd, 0, stat.size)), stat), id })
+      } finally {
+        disk.close(fd)
+      }
+    }
+    if (rows.length === 0) return
+    store.transact(writer => {
+      for (const row of rows) this.#versions.add(writer, row)
+    })
+  }
+
+  #strayRow(hash: BlobHash, { size, mtimeNs, exec }: DiskStat): Kept {
+    const { store, settings } = this.#context
+    const nobody: Version = { content: { type: 'gone', deleted: null }, vector: [], g: 0, author: settings.author }
+    const path = store.withHash(hash, 1)[0] ?? ('lost+found' as EntryPath)
+    return { ...this.#versions.row(path, nobody), hash, size, mtimeNs, exec }
   }
 
   /** Finishes or takes back every step that is written down. */
@@ -1037,7 +1093,8 @@ export class Applier {
     }
     if (to.content.type === 'gone') return formerIno !== 0n ? taken : stat === null
     if (slot === null) return stat !== null && this.#trusted(stat, to)
-    return stat !== null && ino !== 0n && stat.ino === ino
+    // What was to go has gone: what stands there now, or nothing, is what a user made of it since.
+    return taken || (stat !== null && ino !== 0n && stat.ino === ino)
   }
 
   #madeFolder(path: EntryPath): boolean {

@@ -69,6 +69,7 @@ export class Arena {
   #unsynced = false
   /** After the machine went down, until everything volatile has been looked at. */
   #suspecting = false
+  #powerLost = false
   #settles: Settle[] = []
   /** Peers that asked us to look at our disk: answered when we have. */
   readonly #probed = new Map<PeerId, number>()
@@ -125,6 +126,7 @@ export class Arena {
   /** Recovers what a kill left half done, checks the root, and begins the first scan. */
   start(): void {
     const { settings } = this.#context
+    this.#powerLost = this.#context.store.state().boot !== this.#parts.boot
     this.#suspectVolatile()
     this.#paused = settings.paused
     if (this.#recover() && this.#checkRoot()) this.#goOn()
@@ -134,7 +136,7 @@ export class Arena {
   #recover(): boolean {
     if (this.#recovered) return true
     this.#border(() => {
-      this.#apply.recover()
+      this.#apply.recover(this.#powerLost)
       this.#recovered = true
     })
     return this.#recovered
