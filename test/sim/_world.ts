@@ -362,7 +362,9 @@ export class World {
     peer.boot++
     peer.tables = this.#newTables(peer.tables.afterPowerLoss(part), () => peer)
     // What a living peer has only staged, it may have no use for in the end.
-    const left = new Set(this.peers.flatMap(other => [...(other.arena ? contentsOf(other.disk) : bytesHeld(other.disk))]))
+    const left = new Set(
+      this.peers.flatMap(other => [...(other.arena ? contentsOf(other.disk) : bytesHeld(other.disk))]),
+    )
     // What was on that disk alone, and not yet durable, nobody can bring back.
     for (const key of held) if (!left.has(key)) this.ledger.ended(key)
   }
@@ -728,7 +730,19 @@ export class World {
 }
 
 /** Not a user's doing, or nothing on the disk. */
-const OUTSIDE = new Set(['kill', 'power', 'backup', 'lose_store', 'restore_store', 'cut', 'partition', 'full', 'clock', 'pause', 'overflow'])
+const OUTSIDE = new Set([
+  'kill',
+  'power',
+  'backup',
+  'lose_store',
+  'restore_store',
+  'cut',
+  'partition',
+  'full',
+  'clock',
+  'pause',
+  'overflow',
+])
 /** How far ahead of its time a race can bring what a user does. */
 const RACE_MS = 3_000
 
