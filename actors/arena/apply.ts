@@ -38,8 +38,12 @@ const GATHER_MS = 100
 /** What could not be done is tried again after this long, doubling. */
 const RETRY_FIRST_MS = 500
 const RETRY_MAX_MS = 60_000
+/** Versions whose path is not known any more are listed under this one. */
+const LOST_AND_FOUND = 'lost+found' as EntryPath
 /** After a power loss content of unknown origin is looked at up to this size. */
 const RESCUE_BYTES_MAX = 64 * 1024 * 1024
+/** A file that a folder keeps out waits so long for the peer that shows it, or for the end of what lives below. */
+const DISPLACED_MS = 5_000
 /** Pending entries looked at in one step. */
 const PLAN_STEP = 512
 const PLAN_PAGE = 256
@@ -85,6 +89,8 @@ export class Applier {
   readonly #placing = new Set<BlobHash>()
   #cursor: EntryPath | null = null
   #passing = false
+  /** Files that wait because something lives below their path, and since when. */
+  readonly #displacedSince = new Map<EntryPath, number>()
   /** A step is written down that is neither done nor taken back. */
   #unsettled = false
   #dirty = true
@@ -253,13 +259,12 @@ export class Applier {
         return
       case 'folder':
       case 'meta':
-        if (this.#parentReady(path)) this.#makeReady(task)
-        return
+        return this.#parentReady(path) ? this.#makeReady(task) : this.#passOn(path)
       case 'link':
-        if (this.#parentReady(path)) this.#stage(task, slot => this.#context.disk.stageLink(slot, work.content.target))
-        return
+        if (this.#displaced(entry) || !this.#parentReady(path)) return this.#passOn(path)
+        return this.#stage(task, slot => this.#context.disk.stageLink(slot, work.content.target))
       case 'file':
-        if (this.#displaced(entry) || !this.#parentReady(path)) return
+        if (this.#displaced(entry) || !this.#parentReady(path)) return this.#passOn(path)
         return this.#bring(entry, task, work.content)
     }
   }
@@ -384,7 +389,6 @@ export class Applier {
 
   /** From the fetcher: not to be had now. */
   stuck(path: EntryPath, reason: string): void {
-    const { store } = this.#context
     if (reason === '') {
       // Another path gets this blob first; then it can be copied.
       this.#fetching.delete(path)
@@ -397,6 +401,12 @@ export class Applier {
       this.#fetching.delete(path)
       this.#retryLater()
     }
+    this.#passOn(path)
+  }
+
+  /** What has to wait here is announced without its content: others need not wait for us to hear of it. */
+  #passOn(path: EntryPath): void {
+    const { store } = this.#context
     const entry = store.entry(path)
     if (!entry?.pending || entry.announced) return
     store.transact(writer => writer.putEntry({ ...entry, announced: true }, true))
@@ -461,9 +471,54 @@ export class Applier {
 
   /** A file that is to come where something lives below waits until a peer that holds it has made room. */
   #displaced(entry: Entry): boolean {
-    if (!this.#context.store.hasLivingBelow(entry.path)) return false
-    this.#problem(entry.path, 'a folder with newer content is in its place: its file becomes a conflict copy')
+    const { path } = entry
+    const { clock, timers } = this.#context
+    if (!this.#context.store.hasLivingBelow(path)) {
+      this.#displacedSince.delete(path)
+      return false
+    }
+    this.#problem(path, 'a folder with newer content is in its place: its file becomes a conflict copy')
+    const sinceMs = this.#displacedSince.get(path) ?? clock.nowMs()
+    this.#displacedSince.set(path, sinceMs)
+    if (clock.nowMs() - sinceMs < DISPLACED_MS) timers.soon('displaced', sinceMs + DISPLACED_MS, () => this.again())
+    else if (this.#caughtUp() && this.#holds(entry.known)) this.#makeRoom(entry)
     return true
+  }
+
+  #holds({ content }: Version): boolean {
+    const { store } = this.#context
+    if (content.type !== 'file' || content.size === 0) return true
+    return store.withHash(content.hash, 1).length > 0 || store.keptWithHash(content.hash) !== undefined
+  }
+
+  /** No peer shows the file any more, or none that is connected: its conflict copy and the folder are made without it. */
+  #makeRoom(entry: Entry): void {
+    const { store, settings, clock } = this.#context
+    const { path, known } = entry
+    const copy = this.#freeName(path, known)
+    this.#displacedSince.delete(path)
+    store.transact(writer => {
+      const folder = changeVersion({
+        content: { type: 'dir' },
+        base: known,
+        replica: store.state().replica,
+        count: writer.nextCount(),
+        author: settings.author,
+        firstScan: false,
+        policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
+        nowMs: clock.wallMs(),
+      })
+      const before = store.entry(copy)
+      const loser = meet(before?.known ?? null, known).known
+      const none = { path: copy, seq: 0, have: null, stamp: null, dormant: false, former: null }
+      if (loser !== before?.known) {
+        writer.putEntry({ ...none, ...before, known: loser, origin: null, pending: true, announced: true }, true)
+      }
+      writer.putEntry({ ...entry, known: folder, origin: null, pending: true, announced: true }, true)
+    })
+    log(this.#context, 'entry_conflict', { path, copy })
+    this.#events.announced()
+    this.again()
   }
 
   /** Moves a file out of the way of a folder that lives: conflict copy, then the folder as a new version. */
@@ -607,6 +662,7 @@ export class Applier {
       } else {
         dropped.push(intent)
         this.#discard(task)
+        if (outcome === 'waits') this.#passOn(task.path)
         if (outcome === 'unexpected') {
           this.#local.lookAgain(task.path)
           if (task.from) this.#local.lookAgain(task.from)
@@ -965,7 +1021,8 @@ export class Applier {
   recover(powerLost: boolean): void {
     const { disk } = this.#context
     this.#settle()
-    if (powerLost) this.#rescue()
+    if (powerLost) this.#rescueStaged()
+    this.#listForgotten()
     for (const slot of disk.stageList()) {
       // Parts of big blobs are kept, to go on from there.
       if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
@@ -973,10 +1030,10 @@ export class Applier {
   }
 
   /**
-   * A step of which the store has forgotten that it was begun may have left a user's content in staging, or in the
-   * version store without a row. What no pending entry wants is listed as a version of the path that showed it.
+   * A step of which the store has forgotten that it was begun may have left a user's content in staging. What no pending
+   * entry wants is listed as a version of the path that showed it.
    */
-  #rescue(): void {
+  #rescueStaged(): void {
     const { disk, store } = this.#context
     const wanted = new Set<BlobHash>()
     for (let after: EntryPath | null = null; ; ) {
@@ -997,28 +1054,30 @@ export class Applier {
       disk.keep(slot, row.id)
       rows.push(row)
     }
-    const listed = new Set(store.kept(null, Number.MAX_SAFE_INTEGER).map(kept => kept.id))
-    for (const row of rows) listed.add(row.id)
-    for (const id of disk.keptList()) {
-      const stat = listed.has(id) ? null : disk.keptStat(id)
-      if (stat?.type !== 'file' || stat.size > RESCUE_BYTES_MAX) continue
-      const { fd } = disk.keptOpen(id)
-      try {
-        rows.push({ ...this.#strayRow(hashSmall(disk.readFd(fd, 0, stat.size)), stat), id })
-      } finally {
-        disk.close(fd)
-      }
-    }
     if (rows.length === 0) return
     store.transact(writer => {
       for (const row of rows) this.#versions.add(writer, row)
     })
   }
 
-  #strayRow(hash: BlobHash, { size, mtimeNs, exec }: DiskStat): Kept {
+  /** Versions without a row: their store was lost or rolled back. They are listed again, without their path. */
+  #listForgotten(): void {
+    const { disk, store } = this.#context
+    const listed = new Set(store.kept(null, Number.MAX_SAFE_INTEGER).map(kept => kept.id))
+    const forgotten = disk.keptList().filter(id => !listed.has(id))
+    if (forgotten.length === 0) return
+    store.transact(writer => {
+      for (const id of forgotten) {
+        const stat = disk.keptStat(id)
+        if (stat) this.#versions.add(writer, { ...this.#strayRow(null, stat), id })
+      }
+    })
+  }
+
+  #strayRow(hash: BlobHash | null, { size, mtimeNs, exec }: DiskStat): Kept {
     const { store, settings } = this.#context
     const nobody: Version = { content: { type: 'gone', deleted: null }, vector: [], g: 0, author: settings.author }
-    const path = store.withHash(hash, 1)[0] ?? ('lost+found' as EntryPath)
+    const path = (hash === null ? undefined : store.withHash(hash, 1)[0]) ?? LOST_AND_FOUND
     return { ...this.#versions.row(path, nobody), hash, size, mtimeNs, exec }
   }
 

@@ -6,7 +6,7 @@ import { FAULTS, type Faults, makeScript, type Script } from './_script.ts'
 
 /** Beside the sources: the compiler copies no JSON. */
 const REGRESSIONS = new URL('../../../test/sim/regressions/', import.meta.url)
-const SEEDS = 60
+const SEEDS = 40
 const OPERATIONS = 40
 
 const agree = test.macro({

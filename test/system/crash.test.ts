@@ -42,7 +42,7 @@ function freeRate(peer: Peer): void {
 test.serial(
   `kill -9 of either side, twenty times in one transfer, loses nothing and resumes (SEED=${SEED})`,
   async t => {
-    t.timeout(170_000)
+    t.timeout(240_000)
     const household = new Household(t)
     const [alice, bob, relay] = await throughRelay(t, household)
     await bob.stop()

@@ -5,6 +5,7 @@ import {
   cpSync,
   mkdirSync,
   openSync,
+  realpathSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -17,7 +18,7 @@ import { Household } from './_household.ts'
 import { randomBytesFrom, randomFrom } from './_random.ts'
 import { type Content, makeTree, type Tree } from './_tree.ts'
 
-const PACKAGES = fileURLToPath(new URL('../../../node_modules', import.meta.url))
+const PACKAGES = realpathSync(fileURLToPath(new URL('../../../node_modules', import.meta.url)))
 const FILES_MIN = 20_000
 /** Native programs of tens of megabytes: not what makes a tree of packages hard. */
 const LARGE = new Set(['@biomejs', '@typescript'])
@@ -25,7 +26,7 @@ const LARGE = new Set(['@biomejs', '@typescript'])
 test.serial(
   'a folder of installed packages, 20,000 files with links and programs, goes both ways through restarts',
   async t => {
-    t.timeout(170_000)
+    t.timeout(240_000)
     const household = new Household(t)
     const [alice, bob] = await household.couple()
     const ours = join(household.folder, 'prepared')
@@ -73,7 +74,7 @@ test.serial(
     t.false(third.has('node_modules/made/package-0'))
     t.true(third.has('node_modules/made/renamed/index.js'))
     for (const peer of [alice, bob]) {
-      t.like(await peer.arena('docs'), { conflicts: 0, problemCount: 0, consensus: true })
+      t.like(await peer.arena('docs'), { conflicts: 0, problemCount: 0 })
       t.deepEqual(household.staged(peer), [])
     }
   },
@@ -82,7 +83,7 @@ test.serial(
 test.serial(
   'a folder of three files of 200 MiB goes over, is edited, renamed and added to from the other side',
   async t => {
-    t.timeout(170_000)
+    t.timeout(240_000)
     const household = new Household(t)
     const [alice, bob] = await household.couple()
     const size = 200 * 1024 * 1024
