@@ -65,6 +65,7 @@ async function main(options: Options): Promise<void> {
 
 async function measure(options: Options): Promise<Results> {
   const loadBefore = loadavg()[0] ?? 0
+  mkdirSync(options.dir, { recursive: true })
   const folder = mkdtempSync(join(options.dir, 'realize-bench-'))
   const interrupted = (): void => {
     void stopAll().then(() => {
