@@ -74,9 +74,18 @@ export class Feed {
     this.#quiet = quiet
   }
 
+  /** What all living entries come to. Not to be asked within a transaction. */
   get root(): string {
-    return rootOfBuckets(this.#context.store.state().buckets, this.#digest)
+    const { buckets } = this.#context.store.state()
+    if (buckets !== this.#rootOf) {
+      this.#rootOf = buckets
+      this.#root = rootOfBuckets(buckets, this.#digest)
+    }
+    return this.#root
   }
+  /** The buckets that `#root` was computed from: asked many times for each change. */
+  #rootOf: Uint8Array | null = null
+  #root = ''
 
   opened(peer: PeerId, name: string): void {
     this.sessions.set(peer, {

@@ -3,7 +3,7 @@
  * are XORed into 256 buckets chosen by the path; the root is the digest of the buckets. A change costs O(1).
  */
 import type { EntryPath } from '../../protocol/ids.ts'
-import { mtimeOf, type Version } from './version.ts'
+import { type Content, compareVectors, mtimeOf, type Version } from './version.ts'
 
 /** BLAKE2b-256. */
 export type Digest = (bytes: Uint8Array) => Uint8Array
@@ -21,6 +21,17 @@ export function entryDigest(path: EntryPath, version: Version, digest: Digest): 
         ? [content.target]
         : []
   return digest(Buffer.from(JSON.stringify([path, content.type, what, version.vector, version.g])))
+}
+
+/** Whether two versions have the same digest, without computing it. */
+export function sameDigest(a: Version, b: Version): boolean {
+  return a === b || (a.g === b.g && sameWhole(a.content, b.content) && compareVectors(a.vector, b.vector) === 'same')
+}
+
+function sameWhole(a: Content, b: Content): boolean {
+  if (a.type === 'file')
+    return b.type === 'file' && a.hash === b.hash && a.size === b.size && a.exec === b.exec && a.mtimeNs === b.mtimeNs
+  return a.type === b.type && (a.type !== 'symlink' || b.type !== 'symlink' || a.target === b.target)
 }
 
 export function bucketOf(path: EntryPath): number {

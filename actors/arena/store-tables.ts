@@ -6,10 +6,10 @@ import type { BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../..
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { packEntry, packIntent, packKept, unpackEntry, unpackIntent, unpackKept } from './codec.ts'
 import { conflictOrigin } from './conflict-name.ts'
-import { BUCKETS, DIGEST_BYTES, type Digest, entryDigest, toggle } from './merkle-set.ts'
+import { BUCKETS, DIGEST_BYTES, type Digest, entryDigest, sameDigest, toggle } from './merkle-set.ts'
 import type { Entry, Kept, PeerRecord, Session, Store, StoreState, Totals, Writer } from './store.ts'
 import type { Row, Tables } from './tables.ts'
-import { living } from './version.ts'
+import { living, type Version } from './version.ts'
 
 /** History events kept; older ones are dropped. */
 const HISTORY_MAX = 100_000
@@ -35,15 +35,14 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
 
   function transact(change: (writer: Writer) => void): void {
     const before = state
-    const next = { ...state, totals: { ...state.totals }, buckets: Uint8Array.from(state.buckets) }
+    const next = { ...state, totals: { ...state.totals } }
     draft = next
-    let bucketsChanged = false
     try {
       tables.transact(() => {
-        change(makeWriter(next, () => (bucketsChanged = true)))
+        change(makeWriter(next, before.buckets))
         const { buckets, sessions, ...rest } = next
         tables.put('state', STATE, rest)
-        if (bucketsChanged) tables.put('state', BUCKET_KEY, buckets)
+        if (buckets !== before.buckets) tables.put('state', BUCKET_KEY, buckets)
         if (sessions !== before.sessions) tables.put('state', SESSIONS_KEY, sessions)
       })
       state = next
@@ -54,9 +53,15 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
 
   function makeWriter(
     next: { -readonly [Field in keyof StoreState]: StoreState[Field] },
-    touchBuckets: () => void,
+    bucketsBefore: Uint8Array,
   ): Writer {
     const totals = next.totals as { -readonly [Field in keyof Totals]: Totals[Field] }
+    const toggleLiving = (path: EntryPath, version: Version | undefined) => {
+      if (!living(version)) return
+      // Other buckets are another object: readers see by that whether the root has changed.
+      if (next.buckets === bucketsBefore) next.buckets = Uint8Array.from(bucketsBefore)
+      toggle(next.buckets, path, entryDigest(path, version, digest))
+    }
     return {
       setState: change => void Object.assign(next, change),
       nextCount: () => ++next.count,
@@ -72,10 +77,10 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
         tables.put('entries', key, packEntry({ ...entry, seq }))
         count(totals, before, -1)
         count(totals, entry, 1)
-        if (before && living(before.known))
-          toggle(next.buckets, entry.path, entryDigest(entry.path, before.known, digest))
-        if (living(entry.known)) toggle(next.buckets, entry.path, entryDigest(entry.path, entry.known, digest))
-        touchBuckets()
+        if (!before || !sameDigest(before.known, entry.known)) {
+          toggleLiving(entry.path, before?.known)
+          toggleLiving(entry.path, entry.known)
+        }
         index(entry.path, key, before, entry)
       },
       putIntent: intent => tables.put('intents', treeKey(intent.path), packIntent(intent)),

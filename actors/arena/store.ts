@@ -113,7 +113,7 @@ export interface StoreState {
   /** The machine's boot in which the volatile ones were written. */
   readonly boot: string
   readonly totals: Totals
-  /** XOR of the digests of living entries, in 256 buckets of 32 bytes (merkle-set.ts). */
+  /** XOR of the digests of living entries, in 256 buckets of 32 bytes (merkle-set.ts). The same object until they change. */
   readonly buckets: Uint8Array
 }
 

@@ -1,10 +1,18 @@
 import test from 'ava'
 import fc from 'fast-check'
-import { BUCKETS, bucketOf, DIGEST_BYTES, entryDigest, rootOfBuckets, toggle } from '../../actors/arena/merkle-set.ts'
+import {
+  BUCKETS,
+  bucketOf,
+  DIGEST_BYTES,
+  entryDigest,
+  rootOfBuckets,
+  sameDigest,
+  toggle,
+} from '../../actors/arena/merkle-set.ts'
 import type { Version } from '../../actors/arena/version.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
-import { author, file, version } from './_versions.ts'
+import { author, file, gone, version } from './_versions.ts'
 
 const digest = (bytes: Uint8Array) => engine.hash256(0x10, bytes)
 const path = (text: string) => text as EntryPath
@@ -72,4 +80,23 @@ test('entries are spread over the buckets', t => {
   const buckets = new Set(Array.from({ length: 4000 }, (_, index) => bucketOf(path(`folder/file-${index}`))))
   t.is(buckets.size, BUCKETS)
   for (const bucket of buckets) t.true(Number.isInteger(bucket) && bucket >= 0 && bucket < BUCKETS)
+})
+
+test('versions are told to have the same digest exactly if they have it', t => {
+  const link = { type: 'symlink', target: 't' } as const
+  const contents = [
+    file('a'),
+    file('b'),
+    file('a', { mtimeNs: 5n }),
+    file('a', { exec: true }),
+    { type: 'dir' } as const,
+  ]
+  const versions = [...contents, link, { ...link, target: 'u' }, gone].flatMap(content => [
+    version(content, { 1: 1 }, 1),
+    version(content, { 1: 1 }, 2),
+    version(content, { 1: 2 }, 1),
+    { ...version(content, { 1: 1 }, 1), author: author(3) },
+  ])
+  const hex = (of: Version) => Buffer.from(entryDigest(path('p'), of, digest)).toString('hex')
+  for (const a of versions) for (const b of versions) t.is(sameDigest(a, b), hex(a) === hex(b))
 })
