@@ -8,6 +8,7 @@ import type { ArenaName } from '../../protocol/ids.ts'
 import { within } from '../_deadline.ts'
 import { type Cleaning, temporaryFolder } from '../_temp.ts'
 import { Peer } from './_peer.ts'
+import { Relay } from './_proxy.ts'
 import { differences, type Tree, treeOf } from './_tree.ts'
 
 export const SETTLE_SECONDS = 30
@@ -72,6 +73,21 @@ export class Household {
     await this.share(alice, arena)
     await this.pair(alice, bob, arena)
     return [alice, bob]
+  }
+
+  /** Two peers that share one arena; the second dials only, and only through a relay. */
+  async relayed(t: Cleaning): Promise<[Peer, Peer, Relay]> {
+    const alice = await this.peer('alice')
+    const bob = await this.peer('bob', { listen: false })
+    await this.share(alice)
+    await this.pair(alice, bob)
+    const relay = await Relay.open(await freePort(), alice.port!)
+    t.teardown(() => relay.close())
+    await bob.stop()
+    bob.editConfig(text => text.replaceAll(`:${alice.port}"`, `:${relay.port}"`))
+    await bob.start()
+    await this.together([alice, bob])
+    return [alice, bob, relay]
   }
 
   /** Three peers, each connected with both others. */
@@ -153,6 +169,13 @@ export class Household {
 export async function introduce(peer: Peer, other: Peer): Promise<void> {
   const { id } = await other.call('id', {})
   await peer.call('peer_add', { name: other.name, id, addresses: [`127.0.0.1:${other.port}`] })
+}
+
+/** Writes what the only peer in this configuration may be sent and give, as texts like "10MB"; nothing: no limit. */
+export function setRate(peer: Peer, rate: { up?: string; down?: string }): void {
+  const limits = Object.entries(rate).map(([direction, limit]) => `${direction} = "${limit}"`)
+  const line = limits.length > 0 ? `rate = { ${limits.join(', ')} }\n` : ''
+  peer.editConfig(text => text.replace(/^rate = .*\n/m, '').replace(/^\[\[peers\]\]\n/m, `[[peers]]\n${line}`))
 }
 
 /** A name as the control methods take it; the service checks it. */

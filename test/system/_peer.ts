@@ -125,7 +125,10 @@ export class Peer {
       this.keep(line)
       if (line === 'ready') this.changes.emit('ready')
     })
-    createInterface({ input: child.stderr }).on('line', line => this.keep(line))
+    createInterface({ input: child.stderr }).on('line', line => {
+      this.keep(line)
+      this.changes.emit('line', line)
+    })
     child.once('exit', (code, signal) => {
       running.delete(child)
       this.child = null
@@ -230,6 +233,17 @@ export class Peer {
     const found = (await this.call('status', {})).arenas.find(one => one.name === name)
     if (!found) throw new Error(`${this.name} has no arena ${name}`)
     return found
+  }
+
+  /** Resolves when it logs this event from now on. */
+  async logged(event: string, ms = 30_000): Promise<void> {
+    const seen = async (): Promise<void> => {
+      for (;;) {
+        const [line] = (await once(this.changes, 'line')) as [string]
+        if (line.includes(`"${event}"`)) return
+      }
+    }
+    await within(ms, `${this.name} logs ${event}`, seen())
   }
 
   editConfig(edit: (text: string) => string): void {

@@ -3,9 +3,8 @@ import { cpSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } fr
 import { join } from 'node:path'
 import test from 'ava'
 import type { StatusResult } from '../../protocol/control.ts'
-import { arenaName, freePort, Household } from './_household.ts'
+import { arenaName, Household, setRate } from './_household.ts'
 import type { Peer } from './_peer.ts'
-import { Relay } from './_proxy.ts'
 import { randomBytesFrom, randomFrom } from './_random.ts'
 import { type Content, differences, makeTree, type Tree, treeOf } from './_tree.ts'
 
@@ -15,42 +14,15 @@ const KILLS = 20
 const LOST_BYTES_MAX = 5 * 1024 * 1024
 const SEED = Number(process.env.SEED ?? 1)
 
-/** Two peers; the second dials only, and only through a relay. */
-async function throughRelay(
-  t: ConstructorParameters<typeof Household>[0],
-  household: Household,
-): Promise<[Peer, Peer, Relay]> {
-  const alice = await household.peer('alice')
-  const bob = await household.peer('bob', { listen: false })
-  await household.share(alice)
-  await household.pair(alice, bob)
-  const relay = await Relay.open(await freePort(), alice.port!)
-  t.teardown(() => relay.close())
-  await bob.stop()
-  bob.editConfig(text => text.replaceAll(`:${alice.port}"`, `:${relay.port}"`))
-  await bob.start()
-  await household.together([alice, bob])
-  return [alice, bob, relay]
-}
-
-/** Bytes a second that the only peer in this configuration may send and get. */
-function limitRate(peer: Peer, rate: string): void {
-  peer.editConfig(text => text.replace(/^\[\[peers\]\]\n/m, `[[peers]]\nrate = { up = "${rate}", down = "${rate}" }\n`))
-}
-
-function freeRate(peer: Peer): void {
-  peer.editConfig(text => text.replace(/^rate = .*\n/m, ''))
-}
-
 test.serial(
   `kill -9 of either side, twenty times in one transfer, loses nothing and resumes (SEED=${SEED})`,
   async t => {
     t.timeout(240_000)
     const household = new Household(t)
-    const [alice, bob, relay] = await throughRelay(t, household)
+    const [alice, bob, relay] = await household.relayed(t)
     await Promise.all([alice.stop(), bob.stop()])
     // Where it is sent, so that what is killed is not what waits in buffers.
-    limitRate(alice, '8MB')
+    setRate(alice, { up: '8MB', down: '8MB' })
     await alice.start()
 
     const random = randomFrom(SEED)
@@ -89,7 +61,7 @@ test.serial(
     }
 
     await alice.stop()
-    freeRate(alice)
+    setRate(alice, {})
     await alice.start()
     await bob.call('peer_connect', { name: 'alice' })
     await household.together([alice, bob])
@@ -129,7 +101,7 @@ test.serial(
 
 test.serial('a connection that is reset in mid-frame again and again resumes where it was', async t => {
   const household = new Household(t)
-  const [alice, bob, relay] = await throughRelay(t, household)
+  const [alice, bob, relay] = await household.relayed(t)
   const before = relay.fromTarget
   relay.cutEvery(3_333_333, 5)
   makeTree(household.root(alice), { large: randomBytesFrom(20, LARGE_BYTES / 2), note: 'text' })
