@@ -16,19 +16,22 @@ import { Commands } from './commands.ts'
 import { type ArenaContext, log } from './context.ts'
 import { DiskError } from './disk.ts'
 import { Feed } from './feed.ts'
-import { Fetcher } from './fetch.ts'
+import { diskReason, Fetcher } from './fetch.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import { LocalChanges } from './local.ts'
 import type { Digest } from './merkle-set.ts'
 import { Server } from './serve.ts'
 import { type Entry, NO_STAMP } from './store.ts'
 import { Verify, type VerifyOutcome } from './verify.ts'
+import { living } from './version.ts'
 import { VersionStore } from './versions.ts'
 
 /** A status is sent at most this often; the first after quiet at once. */
 const STATUS_MS = 40
 /** Why a paused arena is closed to its peers, in their words. */
 const PAUSED = 'it is paused there'
+/** How often it is looked whether the right folder is back in the place of a wrong one. */
+const ROOT_AGAIN_MS = 1_000
 /** Changes on the disk are made durable at least this long after they were made. */
 const SYNC_MS = 1_000
 
@@ -60,6 +63,8 @@ export class Arena {
   /** Connected peers, opened or not: those to open when the arena goes on. */
   readonly #peers = new Map<PeerId, string>()
   #guard: string | null = null
+  /** It stopped because another folder is in the place of the root. */
+  #foreignRoot = false
   #paused = false
   #recovered = false
   #marking = false
@@ -90,7 +95,7 @@ export class Arena {
       committed: paths => this.#apply.changed(paths),
       emptied: paths => this.#apply.wakeDormant(paths),
       guard: reason => this.#stop(reason),
-      scanning: () => this.#checkRoot(),
+      rootThere: () => this.#checkRoot(),
       scanned: () => this.#scanned(),
       trusted: () => this.#trusted(),
       rulesChanged: () => this.#reconsiderIgnored(),
@@ -123,13 +128,16 @@ export class Arena {
       [...this.#feed.sessions.values()].every(session => !session.state || session.received >= session.state.seq)
   }
 
-  /** Recovers what a kill left half done, checks the root, and begins the first scan. */
+  /** Checks the root, recovers what a kill left half done, and begins the first scan. */
   start(): void {
     const { settings } = this.#context
     this.#powerLost = this.#context.store.state().boot !== this.#parts.boot
     this.#suspectVolatile()
     this.#paused = settings.paused
-    if (this.#recover() && this.#checkRoot()) this.#goOn()
+    this.#border(() => {
+      // The root first: what was begun in one folder must not be finished in another.
+      if (this.#checkRoot() && this.#recover()) this.#goOn()
+    })
   }
 
   /** Nothing is looked at before what was half done is done; a disk that cannot do it stops the arena. */
@@ -186,11 +194,12 @@ export class Arena {
 
   // The root
 
+  /** Whether the folder at the root's path is the one that was synced; stops the arena if not. Throws DiskError. */
   #checkRoot(): boolean {
-    const { store, disk } = this.#context
+    const { store, disk, settings, timers, clock } = this.#context
     const { marker } = disk.identity()
     const known = store.state().disk
-    if (known === null || (marker === null && store.state().totals.realBytes === 0)) {
+    if (known === null || (marker === null && !this.#showsAnything())) {
       const text = marker ?? known ?? this.#context.random()
       if (marker === null) disk.writeMarker(text)
       if (known === text || this.#marking) return true
@@ -208,9 +217,30 @@ export class Arena {
         ? 'its marker is gone: it was emptied, or another disk is mounted there'
         : 'it belongs to another arena or peer'
     this.#stop(
-      `the folder is not the one that was synced (${what}): put the right one back, or run 'realize arena resume ${this.#context.settings.name}' to take this one`,
+      `the folder is not the one that was synced (${what}): put the right one back, and it goes on by itself; or run 'realize arena resume ${settings.name}' to begin anew with this one: nothing is deleted elsewhere, and what it lacks comes again`,
     )
+    this.#foreignRoot = true
+    timers.set('root', clock.nowMs() + ROOT_AGAIN_MS, () => this.#lookForRoot())
     return false
+  }
+
+  /** Goes on once the right folder is back. */
+  #lookForRoot(): void {
+    if (!this.#foreignRoot || !this.#checkRoot()) return
+    this.#foreignRoot = false
+    this.#guard = null
+    if (this.#recover()) this.#goOn()
+  }
+
+  /** Whether the disk is known to hold anything at all, that could be missed. */
+  #showsAnything(): boolean {
+    const { store } = this.#context
+    for (let after: Entry['path'] | null = null; ; ) {
+      const page: Entry[] = store.page(after, 1000, null)
+      if (page.some(entry => living(entry.have))) return true
+      if (page.length < 1000) return false
+      after = (page.at(-1) as Entry).path
+    }
   }
 
   #rootFailed(error: DiskError): void {
@@ -222,12 +252,13 @@ export class Arena {
       this.#stop(`the folder ${root} is gone: nothing is deleted elsewhere; it goes on when the folder is back`)
     } else
       this.#stop(
-        `the disk of ${root} said ${error.code} (${error.message}): mend it, then run 'realize arena resume ${this.#context.settings.name}'`,
+        `the folder ${root} cannot be used: ${diskReason(error)}, then run 'realize arena resume ${this.#context.settings.name}'`,
       )
   }
 
   /** Nothing more is changed, here or elsewhere, until a person says so. */
   #stop(reason: string): void {
+    this.#foreignRoot = false
     if (this.#guard === reason) return
     this.#guard = reason
     this.#apply.active = false
@@ -241,10 +272,39 @@ export class Arena {
     const { marker } = disk.identity()
     const text = marker ?? this.#context.random()
     if (marker === null) disk.writeMarker(text)
-    store.transact(writer => writer.setState({ disk: text }))
+    if (text !== store.state().disk) this.#beginAnew(text)
+    this.#foreignRoot = false
     this.#guard = null
     this.#local.allowDeletions()
     if (this.#recover()) this.#goOn()
+  }
+
+  /**
+   * Takes another folder for the root. What the former one showed tells nothing about this one: what is missing here was not
+   * deleted, a file that is here has no history (R7), and versions that were kept in the former are not here.
+   */
+  #beginAnew(marker: string): void {
+    const { store } = this.#context
+    for (let after: Entry['path'] | null = null; ; ) {
+      const page: Entry[] = store.page(after, 1000, null)
+      const shown = page.filter(entry => entry.have !== null || entry.stamp !== null || entry.dormant)
+      store.transact(writer => {
+        for (const entry of shown) {
+          const pending = living(entry.known)
+          const have = pending ? null : entry.known
+          writer.putEntry({ ...entry, have, stamp: null, dormant: false, pending, former: null }, false)
+        }
+      })
+      if (page.length < 1000) break
+      after = (page.at(-1) as Entry).path
+    }
+    const lost = store.kept(null, Number.MAX_SAFE_INTEGER).filter(({ id }) => this.#context.disk.keptStat(id) === null)
+    store.transact(writer => {
+      for (const { id } of lost) writer.removeKept(id)
+      writer.setState({ disk: marker, scanned: false })
+    })
+    this.#local.beginAnew()
+    this.#recovered = false
   }
 
   #goOn(): void {
@@ -360,7 +420,7 @@ export class Arena {
         this.#local.rescan()
         return {}
       case 'accept_guard':
-        if (this.#guard !== null) this.#acceptGuard()
+        if (this.#guard !== null) this.#border(() => this.#acceptGuard())
         return {}
       case 'settle':
         this.#settle(id, params.timeoutMs as number)

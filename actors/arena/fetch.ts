@@ -28,6 +28,9 @@ const STEP_LEAVES = 32
 const HASH = 32
 /** Slots of big blobs outlive a restart, to go on from there. */
 export const BIG_SLOT = 'b-'
+/** A big blob is not begun unless so much stays free: this part of the disk, and no more than that many bytes. */
+const ROOM_PART = 0.01
+const ROOM_BYTES_MAX = 64 * 1024 * 1024
 const RETRY_FIRST_MS = 1_000
 const RETRY_MAX_MS = 60_000
 
@@ -510,8 +513,19 @@ export class Fetcher {
     download.at = 0
     download.phase = 'fetch'
     if (download.here === download.leaves) return
+    if (!this.#hasRoom()) {
+      return this.#giveUp(download, `the disk has no room for its ${download.want.size} bytes: make room`)
+    }
     download.base = this.#openBase(download)
     if (download.base) download.phase = 'reuse'
+  }
+
+  /** Whether what all downloads still lack fits: a disk that is filled to its last byte serves nobody. */
+  #hasRoom(): boolean {
+    const { freeBytes, totalBytes } = this.#context.disk.free()
+    let bytes = Math.min(ROOM_BYTES_MAX, totalBytes * ROOM_PART)
+    for (const { leaves, here } of this.#downloads.values()) bytes += (leaves - here) * LEAF_BYTES
+    return bytes <= freeBytes
   }
 
   /** The older version of one of the paths that want it, if its leaves are known and it is still what they say. */
@@ -698,8 +712,9 @@ export function diskReason(error: DiskError): string {
       return 'the disk is full: make room'
     case 'EACCES':
     case 'EPERM':
-    case 'EROFS':
       return `no permission to change it (${error.code}): check the folder's owner and rights`
+    case 'EROFS':
+      return 'the disk is read-only (EROFS): make it writable'
     case 'ENAMETOOLONG':
     case 'EILSEQ':
     case 'EINVAL':

@@ -47,6 +47,8 @@ const HOLLOW_LOOKS = 8
 const LOOKS_MAX = 20_000
 /** Deletions below this number never stop an arena. */
 export const GUARD_MIN = 20
+/** So many make an arena stop if nothing at all is left. */
+export const EMPTIED_MIN = 5
 /** Deletions within this time count as one. */
 const GUARD_WINDOW_MS = 10_000
 
@@ -86,8 +88,8 @@ export interface LocalEvents {
   emptied(paths: readonly EntryPath[]): void
   /** The arena must stop and ask. */
   guard(reason: string): void
-  /** A full scan is about to begin; false: the root is not the one that was synced, so it must not. */
-  scanning(): boolean
+  /** Asked before a full scan, and before deletions are believed; false: the root is not the one that was synced, so nothing may. */
+  rootThere(): boolean
   /** A full scan has ended. */
   scanned(): void
   /** All that was suspect after the machine went down has been looked at. */
@@ -159,6 +161,22 @@ export class LocalChanges {
     this.#deletions = []
   }
 
+  /** Another folder is the root from now on: what is found in it has no history. */
+  beginAnew(): void {
+    this.#firstScan = true
+    this.#walks.length = 0
+    this.#touched.clear()
+    this.#looks.clear()
+    this.#settling.clear()
+    this.#missing.clear()
+    this.#missingInodes.clear()
+    this.#hashing.clear()
+    this.#hashingPaths.clear()
+    this.#partOf.clear()
+    this.#ready.length = 0
+    this.#scanEnded = false
+  }
+
   get scanning(): boolean {
     return this.#rescanAsked || this.#walks.some(item => item.full)
   }
@@ -198,7 +216,7 @@ export class LocalChanges {
     if (this.#touched.size > 0) this.#lookAtTouched()
     if (this.#rescanAsked && !this.#walks.some(item => item.full)) {
       this.#rescanAsked = false
-      if (!this.#events.scanning()) return
+      if (!this.#events.rootThere()) return
       this.#looked = 0
       this.#walks.push({ walk: walk(this.#context.disk, this.#context.store, this.rules, null), full: true })
     }
@@ -639,7 +657,7 @@ export class LocalChanges {
   }
 
   #commitMissing(): void {
-    const { clock, store, settings, timers, disk } = this.#context
+    const { clock, store, settings, timers } = this.#context
     const nowMs = clock.nowMs()
     const gone: EntryPath[] = []
     let waiting = false
@@ -660,7 +678,12 @@ export class LocalChanges {
     else this.#missingInodes.clear()
     const allowedEnds = !waiting && !this.scanning
     if (gone.length === 0) return
-    disk.list(undefined) // throws if the root went: then nothing was deleted
+    if (!this.#events.rootThere()) {
+      // Nothing was deleted. What is still missing when the arena goes on, its scan finds.
+      this.#missing.clear()
+      this.#missingInodes.clear()
+      return
+    }
     const reason = this.#guardReason(gone, settings.guardDeletes)
     if (reason !== null) return this.#events.guard(reason)
     if (allowedEnds) this.#deletionsAllowed = false
@@ -676,15 +699,17 @@ export class LocalChanges {
   }
 
   #guardReason(gone: readonly EntryPath[], part: number): string | null {
-    const { store, clock } = this.#context
+    const { store, clock, disk } = this.#context
     const nowMs = clock.nowMs()
-    if (this.#deletionsAllowed) return null
+    if (this.#deletionsAllowed || part >= 1) return null
     this.#deletions = this.#deletions.filter(past => nowMs - past.atMs < GUARD_WINDOW_MS)
     const recent = this.#deletions.reduce((sum, past) => sum + past.count, 0)
     const before = store.state().totals.entries + recent
     const deleted = recent + gone.filter(path => living(store.entry(path)?.have)).length
-    if (deleted >= GUARD_MIN && deleted > before * part) {
-      return `${deleted} of ${before} entries are gone from the folder, more than ${Math.round(part * 100)}%: if that is meant, run 'realize arena resume ${this.#context.settings.name}'; if not, put them back first`
+    const emptied = deleted >= EMPTIED_MIN && disk.list(undefined).names.length === 0
+    if (emptied || (deleted >= GUARD_MIN && deleted > before * part)) {
+      const much = emptied ? 'it is empty' : `more than ${Math.round(part * 100)}%`
+      return `${deleted} of ${before} entries are gone from the folder, ${much}: if that is meant, run 'realize arena resume ${this.#context.settings.name}'; if not, put them back first`
     }
     this.#deletions.push({ atMs: nowMs, count: gone.length })
     return null

@@ -1,7 +1,20 @@
-/** A root that is missing, emptied or another one stops the arena and asks; nothing is deleted elsewhere. */
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+/**
+ * A root that is missing, emptied or another one stops the arena and asks; nothing is deleted elsewhere. What `status` says
+ * to do then is done here, and works. Volumes that go, fill up or cannot be written: guard-volume.test.ts.
+ */
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
+import type { EntryPath } from '../../protocol/ids.ts'
 import { Household } from './_household.ts'
 import type { Peer } from './_peer.ts'
 import { differences, makeTree, type Tree, treeOf } from './_tree.ts'
@@ -41,6 +54,30 @@ test.serial('a root that was emptied stops the arena and asks; arena resume goes
   const resumed = await bob.realize('arena', 'resume', 'docs')
   t.is(resumed.code, 0, resumed.stderr)
   await household.together([alice, bob])
+  t.is((await household.same(t)).size, 0)
+
+  // Who was asked was bob; what alice's disk gave up for it can be had back there.
+  const { versions } = await alice.call('versions', { arena: status.name, path: 'folder 0/0' as EntryPath })
+  const restored = await alice.realize('restore', 'docs:folder 0/0', '--version', versions[0]!.version)
+  t.is(restored.code, 0, restored.stderr)
+  t.deepEqual([...(await household.same(t)).keys()], ['folder 0', 'folder 0/0'])
+  t.is(readFileSync(join(household.root(bob), 'folder 0/0'), 'utf8'), 'text 0')
+})
+
+test.serial('a small folder that is emptied is asked about, too; the last few files are not', async t => {
+  const household = new Household(t)
+  const [alice, bob] = await household.couple()
+  const root = household.root(bob)
+  makeTree(root, Object.fromEntries(Array.from({ length: 8 }, (_, i) => [`${i}`, `text ${i}`])))
+  await household.settled()
+  empty(root)
+  const status = await bob.untilArena('asks', 'docs', one => one.state === 'guarded')
+  t.regex(status.reason!, /empty.*realize arena resume docs/)
+  t.is(treeOf(household.root(alice)).size, 8)
+  makeTree(root, { 0: 'text 0', 1: 'text 1', 2: 'text 2' })
+  t.is((await bob.realize('arena', 'resume', 'docs')).code, 0)
+  t.is((await household.same(t)).size, 3)
+  empty(root)
   t.is((await household.same(t)).size, 0)
 })
 
@@ -94,18 +131,106 @@ test.serial('a root that goes missing while the service runs deletes nothing els
   t.deepEqual(differences(before, await household.same(t)), [])
 })
 
-test.serial('another folder in place of the root, as an empty mount point is, stops the arena', async t => {
+test.serial(
+  'another folder in place of the root stops the arena; it goes on by itself when the right one is back',
+  async t => {
+    const household = new Household(t)
+    const [alice, bob, before] = await stocked(household)
+    const root = household.root(bob)
+    const away = join(household.folder, 'unmounted')
+    const wrong = join(household.folder, 'wrong')
+    await bob.stop()
+    renameSync(root, away)
+    makeTree(root, { 'of another disk': 'text' })
+    await bob.start()
+    const status = await bob.untilArena('stops', 'docs', one => one.state === 'guarded')
+    t.regex(status.reason!, /not the one that was synced.*by itself.*realize arena resume docs/)
+    t.deepEqual(differences(before, treeOf(household.root(alice))), [])
+    t.deepEqual([...treeOf(root).keys()], ['of another disk'])
+    renameSync(root, wrong)
+    renameSync(away, root)
+    await household.together([alice, bob])
+    t.deepEqual(differences(before, await household.same(t)), [])
+
+    // The same while the service runs, with the folder of another peer.
+    renameSync(root, away)
+    makeTree(wrong, { '.realize/marker': 'of somebody else' })
+    renameSync(wrong, root)
+    await bob.untilArena('stops', 'docs', one => one.state === 'guarded')
+    t.deepEqual(differences(before, treeOf(household.root(alice))), [])
+    renameSync(root, wrong)
+    renameSync(away, root)
+    await bob.untilArena('goes on', 'docs', one => one.state !== 'guarded')
+    await household.together([alice, bob])
+    t.deepEqual(differences(before, await household.same(t)), [])
+  },
+)
+
+test.serial('arena resume begins anew with another folder: nothing is deleted, and what it holds is kept', async t => {
   const household = new Household(t)
   const [alice, bob, before] = await stocked(household)
+  const root = household.root(bob)
+  renameSync(root, join(household.folder, 'unmounted'))
+  makeTree(root, { 'of another disk': 'text', 'folder 0/0': 'text 0', 'folder 1/1': 'older text' })
+  await bob.realize('arena', 'rescan', 'docs')
+  await bob.untilArena('stops', 'docs', one => one.state === 'guarded')
+  const resumed = await bob.realize('arena', 'resume', 'docs')
+  t.is(resumed.code, 0, resumed.stderr)
+  await household.together([alice, bob])
+  const after = await household.same(t)
+  for (const path of before.keys()) t.true(after.has(path), `${path} is gone`)
+  t.is(readFileSync(join(household.root(alice), 'of another disk'), 'utf8'), 'text')
+  // What was newer is what it was; what the other folder had there is beside it.
+  t.is(readFileSync(join(root, 'folder 1/1'), 'utf8'), 'text 1')
+  const copies = [...after.keys()].filter(path => path.includes('.conflict-'))
+  t.is(copies.length, 1, copies.join(' '))
+  t.is(readFileSync(join(household.root(alice), copies[0]!), 'utf8'), 'older text')
+  t.is(after.size, before.size + 2)
+})
+
+test.serial('a folder of links and empty files is missed like any other', async t => {
+  const household = new Household(t)
+  const [alice, bob] = await household.couple()
+  const root = household.root(bob)
+  makeTree(root, { empty: '', link: { link: 'empty' }, folder: null })
+  await household.settled()
   await bob.stop()
-  renameSync(household.root(bob), join(household.folder, 'unmounted'))
-  mkdirSync(household.root(bob))
-  makeTree(household.root(bob), { 'of another disk': 'text' })
+  rmSync(root, { recursive: true })
+  mkdirSync(root)
   await bob.start()
-  const status = await bob.untilArena('stops', 'docs', one => stopped(one.state))
-  t.truthy(status.reason)
-  t.deepEqual(differences(before, treeOf(household.root(alice))), [])
-  t.deepEqual([...treeOf(household.root(bob)).keys()], ['of another disk'])
+  await bob.untilArena('stops', 'docs', one => one.state === 'guarded')
+  t.is(treeOf(household.root(alice)).size, 3)
+  t.is((await bob.realize('arena', 'resume', 'docs')).code, 0)
+  await household.together([alice, bob])
+  t.is((await household.same(t)).size, 3)
+})
+
+test.serial('a file or a link in place of the root stops the arena until the root is back', async t => {
+  const household = new Household(t)
+  const [alice, bob, before] = await stocked(household)
+  const root = household.root(bob)
+  const away = join(household.folder, 'away')
+  const elsewhere = join(household.folder, 'elsewhere')
+  mkdirSync(elsewhere)
+  for (const [reason, put] of [
+    [/is not a folder/, () => writeFileSync(root, 'a file')],
+    [/not the one that was synced/, () => symlinkSync(elsewhere, root)],
+    [/is missing/, () => symlinkSync(join(household.folder, 'nowhere'), root)],
+  ] as const) {
+    renameSync(root, away)
+    put()
+    await bob.realize('arena', 'rescan', 'docs')
+    const status = await bob.untilArena(`stops: ${reason}`, 'docs', one => reason.test(one.reason ?? ''))
+    t.is(status.state, 'guarded')
+    t.false(status.consensus)
+    t.deepEqual(differences(before, treeOf(household.root(alice))), [])
+    rmSync(root)
+    renameSync(away, root)
+    await bob.untilArena('goes on', 'docs', one => !stopped(one.state))
+    await household.together([alice, bob])
+    t.deepEqual(differences(before, await household.same(t)), [])
+  }
+  t.deepEqual(readdirSync(elsewhere), [])
 })
 
 test.serial('a scan that would delete more than the set part stops and asks; a small deletion does not', async t => {
