@@ -188,6 +188,8 @@ export class Applier {
   /** Something else became known of these. */
   known(paths: readonly EntryPath[]): void {
     this.changed(paths)
+    // What was to come into a folder that stands for it alone may be deleted before it came.
+    this.wakeDormant(paths.filter(path => this.#context.store.entry(path)?.pending === false))
     this.again()
   }
 
@@ -309,7 +311,7 @@ export class Applier {
     for (const path of store.withHash(content.hash, 8)) {
       const source = store.entry(path)
       if (!source || this.#local.unsettled(path)) continue
-      if (path !== entry.path && this.#movable(source, entry)) {
+      if (path !== entry.path && !this.#moving.has(path) && this.#movable(source, entry)) {
         this.#moving.add(path)
         return this.#makeReady({ ...task, from: path })
       }
@@ -327,8 +329,16 @@ export class Applier {
   #movable(source: Entry, target: Entry): boolean {
     if (source.known.content.type !== 'gone' || !source.pending || living(target.have) || source.stamp === null)
       return false
-    if (this.#moving.has(source.path)) return false
     return living(source.have) && includes(source.known.vector, source.have.vector)
+  }
+
+  /** Whether the file that a task is to move is still that of which it was planned: its user may have saved it since. */
+  #stillMovable(from: EntryPath, target: Entry): boolean {
+    const source = this.#context.store.entry(from)
+    if (!source || this.#local.unsettled(from) || !this.#movable(source, target)) return false
+    const shown = source.have?.content
+    const wanted = target.known.content
+    return shown?.type === 'file' && wanted.type === 'file' && shown.hash === wanted.hash
   }
 
   #copyFrom(source: Entry, task: Task, content: FileContent): boolean {
@@ -698,6 +708,7 @@ export class Applier {
     if (work.do === 'nothing' || work.do === 'leave') return undefined
     if (work.do === 'file' && task.slot === null && task.from === null) return undefined
     if (work.do === 'link' && task.slot === null) return undefined
+    if (task.from !== null && !this.#stillMovable(task.from, entry)) return undefined
     let ino = 0n
     if (task.from !== null) ino = this.#context.store.entry(task.from)?.stamp?.ino ?? 0n
     else if (task.slot !== null) ino = disk.stageStat(task.slot)?.ino ?? 0n
@@ -783,7 +794,7 @@ export class Applier {
   }
 
   /** If what follows fails, what has left its place goes back there. */
-  #orBack({ path, slot, ino, formerIno }: Intent, work: () => void): void {
+  #orBack({ path, slot, ino, formerIno, to }: Intent, work: () => void): void {
     const { disk } = this.#context
     try {
       work()
@@ -794,7 +805,7 @@ export class Applier {
         if (there?.type === 'dir') disk.removeFolder(path)
         // What a user has put there meanwhile stays.
         if (there === null || there.type === 'dir') disk.place(slot, path, null)
-        else if (there.ino === ino) disk.place(slot, path, there)
+        else if (there.ino === ino && this.#trusted(path, there, to)) disk.place(slot, path, there)
       }
       throw error
     }
@@ -938,7 +949,7 @@ export class Applier {
         seq: 0,
         known,
         have: agrees ? known : to,
-        stamp: this.#stampAfter(path, to),
+        stamp: this.#stampAfter(path, to, intent.ino),
         dormant: false,
         origin: displaced ? null : (entry?.origin ?? null),
         pending: !agrees,
@@ -958,13 +969,18 @@ export class Applier {
       }
     }
     const copied = copy !== null && disk.stat(copy.path)?.ino === intent.formerIno
-    if (copied) this.#concludeCopy(writer, path, copy, events)
+    if (copied) this.#concludeCopy(writer, intent, copy, events)
     // Where the loser's copy stood already, it is in the version store besides.
     else if (kept && disk.keptStat(kept.id)) this.#versions.add(writer, kept)
     this.#record(writer, intent, events)
   }
 
-  #concludeCopy(writer: Writer, path: EntryPath, copy: NonNullable<Intent['copy']>, events: HistoryEvent[]): void {
+  #concludeCopy(
+    writer: Writer,
+    { path, formerIno }: Intent,
+    copy: NonNullable<Intent['copy']>,
+    events: HistoryEvent[],
+  ): void {
     const { store } = this.#context
     const before = store.entry(copy.path)
     const known = before ? meet(before.known, copy.version).known : copy.version
@@ -974,7 +990,7 @@ export class Applier {
         seq: 0,
         known,
         have: sameContent(known.content, copy.version.content) ? known : copy.version,
-        stamp: this.#stampAfter(copy.path, copy.version),
+        stamp: this.#stampAfter(copy.path, copy.version, formerIno),
         dormant: false,
         origin: null,
         pending: !sameContent(known.content, copy.version.content),
@@ -987,20 +1003,32 @@ export class Applier {
     log(this.#context, 'entry_conflict', { path, copy: copy.path })
   }
 
-  /** How to recognise what was put there. Somebody may have changed or removed it since: then it is looked at again. */
-  #stampAfter(path: EntryPath, version: Version): Stamp | null {
+  /**
+   * How to recognise what was put there, by its inode `ino` (0: it was there already). Somebody may have changed, replaced
+   * or removed it since: then it is looked at again.
+   */
+  #stampAfter(path: EntryPath, version: Version, ino: bigint): Stamp | null {
     if (!living(version) || version.content.type === 'dir') return null
     const stat = this.#context.disk.stat(path)
-    if (stat && this.#trusted(stat, version)) return stampOf(stat)
+    if (stat && (ino === 0n || stat.ino === ino) && this.#trusted(path, stat, version)) return stampOf(stat)
     this.#local.lookAgain(path)
     return NO_STAMP
   }
 
   /** The disk shows exactly what was put there; else somebody has written since, and it must be looked at. */
-  #trusted(stat: DiskStat, { content }: Version): boolean {
-    if (content.type === 'symlink') return stat.type === 'symlink'
+  #trusted(path: EntryPath, stat: DiskStat, { content }: Version): boolean {
+    if (content.type === 'symlink') return stat.type === 'symlink' && this.#linkTarget(path) === content.target
     if (content.type !== 'file' || stat.type !== 'file') return false
     return stat.size === content.size && stat.mtimeNs === content.mtimeNs && stat.exec === content.exec
+  }
+
+  #linkTarget(path: EntryPath): string | null {
+    try {
+      return this.#context.disk.readLink(path)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return null
+    }
   }
 
   #record(writer: Writer, { path, to, from, source, copy, slot }: Intent, events: HistoryEvent[]): void {
@@ -1151,7 +1179,7 @@ export class Applier {
       return stat === null ? this.#madeFolder(path) : stat.type === 'dir'
     }
     if (to.content.type === 'gone') return formerIno !== 0n ? taken : stat === null
-    if (slot === null) return stat !== null && this.#trusted(stat, to)
+    if (slot === null) return stat !== null && this.#trusted(path, stat, to)
     // What was to go has gone: what stands there now, or nothing, is what a user made of it since.
     return taken || (stat !== null && ino !== 0n && stat.ino === ino)
   }

@@ -705,13 +705,17 @@ export class LocalChanges {
     this.#deletions = this.#deletions.filter(past => nowMs - past.atMs < GUARD_WINDOW_MS)
     const recent = this.#deletions.reduce((sum, past) => sum + past.count, 0)
     const before = store.state().totals.entries + recent
-    const deleted = recent + gone.filter(path => living(store.entry(path)?.have)).length
+    // What others have deleted already, this peer only follows.
+    const count = gone
+      .map(path => store.entry(path))
+      .filter(entry => living(entry?.have) && living(entry?.known)).length
+    const deleted = recent + count
     const emptied = deleted >= EMPTIED_MIN && disk.list(undefined).names.length === 0
     if (emptied || (deleted >= GUARD_MIN && deleted > before * part)) {
       const much = emptied ? 'it is empty' : `more than ${Math.round(part * 100)}%`
       return `${deleted} of ${before} entries are gone from the folder, ${much}: if that is meant, run 'realize arena resume ${this.#context.settings.name}'; if not, put them back first`
     }
-    this.#deletions.push({ atMs: nowMs, count: gone.length })
+    this.#deletions.push({ atMs: nowMs, count })
     return null
   }
 

@@ -12,7 +12,8 @@ import { type Peer, World } from './_world.ts'
 const SETTLE_MAX_MS = 20 * 60_000
 /** Everybody has looked at its whole disk since it was healed. */
 const SETTLE_MIN_MS = 65_000
-const QUIET_MS = 10 * 60_000
+/** Three scans, and every back-off at its longest. */
+const QUIET_MS = 200_000
 
 export interface Outcome {
   readonly failure: SimulationFailure | null

@@ -68,6 +68,13 @@ export type Step = Moment & Action
 
 export const FAULTS = ['none', 'cut', 'kill', 'store', 'power', 'disk', 'all'] as const
 export type Faults = (typeof FAULTS)[number]
+/** `mixed`: each seed takes one of the classes. */
+export const WANTED = [...FAULTS, 'mixed'] as const
+export type Wanted = (typeof WANTED)[number]
+
+export function classOf(wanted: Wanted, seed: number): Faults {
+  return wanted === 'mixed' ? (FAULTS[seed % FAULTS.length] as Faults) : wanted
+}
 
 export interface ScriptOptions {
   readonly seed: number

@@ -29,6 +29,8 @@ const LETTERS = 'ABCDEFGHIJ'
 /** More events than this in one phase: the world runs in circles. */
 const EVENTS_MAX = 1_500_000
 const HASH_BYTES = 32
+/** Characters of the trace that are hashed at once. */
+const TRACE_CHUNK = 16_384
 
 export interface Peer {
   readonly index: number
@@ -83,6 +85,8 @@ export class World {
   events = 0
   feedEntries = 0
   readonly #trace = createHash('md5')
+  /** Of the trace, not yet hashed. */
+  #lines = ''
   readonly #random: () => number
   readonly #queue: { atMs: number; order: number; run: () => void }[] = []
   #order = 0
@@ -149,7 +153,8 @@ export class World {
 
   note(line: string): void {
     const text = `${this.nowMs.toFixed(2)} ${line}\n`
-    this.#trace.update(text)
+    this.#lines += text
+    if (this.#lines.length > TRACE_CHUNK) this.#hashTrace()
     this.print?.(text)
   }
 
@@ -157,7 +162,13 @@ export class World {
     this.counts.set(what, (this.counts.get(what) ?? 0) + by)
   }
 
+  #hashTrace(): void {
+    this.#trace.update(this.#lines)
+    this.#lines = ''
+  }
+
   traceHash(): string {
+    this.#hashTrace()
     return this.#trace.copy().digest('hex')
   }
 
@@ -635,7 +646,7 @@ export class World {
 
   #do(peer: Peer, step: Step): void {
     this.note(`${peer.name} does ${JSON.stringify(step)}`)
-    this.count(`do ${step.do}`)
+    this.count(`${OUTSIDE.has(step.do) ? 'fault' : 'user'} ${step.do}`)
     switch (step.do) {
       case 'kill':
         return this.#kill(peer, step.after, step.downMs, () => {})

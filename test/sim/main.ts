@@ -1,20 +1,33 @@
 /** Runs many seeds and says which fail, why, and the least script that still does: `npm run sim -- --seeds 1000 --faults all`. */
+import { fork } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { run, shrink } from './_run.ts'
-import { FAULTS, type Faults, makeScript, type Script } from './_script.ts'
+import { addTally, campaign, emptyTally, type Tally } from './_campaign.ts'
+import { type Outcome, run, shrink } from './_run.ts'
+import { type Script, WANTED, type Wanted } from './_script.ts'
 
 const { values } = parseArgs({
   options: {
     seeds: { type: 'string', default: '200' },
     from: { type: 'string', default: '1' },
+    stride: { type: 'string', default: '1' },
+    /** 0: two to five, by the seed. */
     peers: { type: 'string', default: '0' },
     ops: { type: 'string', default: '40' },
+    /** One class, or `mixed`: by the seed. */
     faults: { type: 'string', default: 'all' },
+    /** Begin no new seed after so many seconds; 0: never. */
+    seconds: { type: 'string', default: '0' },
     /** Stop after so many failing seeds. */
     failures: { type: 'string', default: '3' },
+    /** Processes that share the seeds. */
+    jobs: { type: 'string', default: '1' },
+    /** Of one of those processes: what it comes to goes to its parent. */
+    tally: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: true },
+    /** Say every minute how far it is. */
+    progress: { type: 'boolean', default: false },
     /** Print the course of a single seed, or of a saved script. */
     trace: { type: 'boolean', default: false },
     script: { type: 'string' },
@@ -24,59 +37,105 @@ const { values } = parseArgs({
   allowNegative: true,
 })
 
+const PROGRESS_MS = 60_000
 const say = (line: string) => process.stdout.write(`${line}\n`)
 const print = values.trace ? (line: string) => process.stdout.write(line) : null
-if (!FAULTS.includes(values.faults as Faults)) throw new RangeError(`--faults is one of ${FAULTS.join(', ')}`)
+const jobs = Number(values.jobs)
+if (!WANTED.includes(values.faults as Wanted)) throw new RangeError(`--faults is one of ${WANTED.join(', ')}`)
 
+const startMs = performance.now()
 if (values.script !== undefined) {
   const { failure } = run(JSON.parse(readFileSync(values.script, 'utf8')) as Script, print)
   say(failure ? failure.message : 'passes')
   process.exitCode = failure ? 1 : 0
-} else seeds()
+} else if (jobs > 1) close(await share())
+else if (values.tally) process.send?.(one())
+else close(one())
 
-function seeds(): void {
-  const operations = Number(values.ops)
-  const from = Number(values.from)
-  const totals = new Map<string, number>()
-  const failed: number[] = []
-  let copies = 0
-  let superfluous = 0
-  let done = 0
-  const startMs = performance.now()
-  for (let seed = from; seed < from + Number(values.seeds); seed++) {
-    const script = makeScript({ seed, peers: Number(values.peers), operations, faults: values.faults as Faults })
-    const outcome = run(script, print)
-    done++
-    copies += outcome.copies
-    superfluous += outcome.superfluous
-    for (const [what, count] of outcome.counts) totals.set(what, (totals.get(what) ?? 0) + count)
-    if (!outcome.failure) continue
-    failed.push(seed)
-    say(`seed ${seed}: ${outcome.failure.message}`)
-    if (values.shrink) {
-      const least = shrink(script, outcome.failure.kind)
-      say(`  ${least.steps.length} of ${script.steps.length} steps: ${run(least).failure?.message}`)
-      say(JSON.stringify(least))
-      if (values.save !== undefined) {
-        const saved: Script = { ...least, found: outcome.failure.kind }
-        writeFileSync(
-          join(values.save, `${outcome.failure.kind.replaceAll(' ', '-')}-${seed}.json`),
-          `${JSON.stringify(saved, null, 2)}\n`,
-        )
-      }
-    }
-    if (failed.length >= Number(values.failures)) break
-  }
-  const seconds = (performance.now() - startMs) / 1000
+function one(): Tally {
+  let saidMs = performance.now()
+  const seeds = Number(values.seeds)
+  return campaign(
+    {
+      from: Number(values.from),
+      seeds,
+      stride: Number(values.stride),
+      peers: Number(values.peers),
+      operations: Number(values.ops),
+      faults: values.faults as Wanted,
+      budgetMs: Number(values.seconds) * 1000 || Number.POSITIVE_INFINITY,
+      seedsMin: 1,
+      failuresMax: Number(values.failures),
+      print,
+      failed,
+    },
+    tally => {
+      if (!values.progress || performance.now() - saidMs < PROGRESS_MS) return
+      saidMs = performance.now()
+      say(closing(tally))
+    },
+  )
+}
+
+/** The same in several processes, each with its part of the seeds. */
+async function share(): Promise<Tally> {
+  const total = emptyTally()
+  const seeds = Number(values.seeds)
+  const parts = Array.from({ length: jobs }, (_, index) => {
+    const mine = [
+      `--from=${Number(values.from) + index * Number(values.stride)}`,
+      `--stride=${Number(values.stride) * jobs}`,
+      `--seeds=${Math.ceil((seeds - index) / jobs)}`,
+      '--jobs=1',
+      '--tally',
+    ]
+    // The last of an option counts.
+    const child = fork(process.argv[1] as string, [...process.argv.slice(2), ...mine])
+    return new Promise<void>((resolve, reject) => {
+      let tally: Tally | null = null
+      child.on('message', message => {
+        tally = message as Tally
+      })
+      child.on('error', reject)
+      child.on('exit', code => {
+        if (tally === null) return reject(new Error(`a part of the seeds ended with ${code}`))
+        addTally(total, tally)
+        resolve()
+      })
+    })
+  })
+  await Promise.all(parts)
+  return total
+}
+
+function failed(script: Script, { failure }: { failure: NonNullable<Outcome['failure']> }): void {
+  say(`seed ${script.seed}: ${failure.message}`)
+  if (!values.shrink) return
+  const least = shrink(script, failure.kind)
+  say(`  ${least.steps.length} of ${script.steps.length} steps: ${run(least).failure?.message}`)
+  say(JSON.stringify(least))
+  if (values.save === undefined) return
+  const saved: Script = { ...least, found: failure.kind }
+  writeFileSync(
+    join(values.save, `${failure.kind.replaceAll(' ', '-')}-${script.seed}.json`),
+    `${JSON.stringify(saved, null, 2)}\n`,
+  )
+}
+
+function close(tally: Tally): void {
   say(
-    [...totals]
+    Object.entries(tally.counts)
       .sort()
       .map(([what, count]) => `${what} ${count}`)
       .join(', '),
   )
-  say(`${copies} conflict copies, ${superfluous} of what users had replaced`)
-  say(
-    `${done} seeds, ${failed.length} failed${failed.length > 0 ? ` (${failed.join(' ')})` : ''}, ${seconds.toFixed(1)} s, ${Math.round((done * operations) / seconds)} operations a second`,
-  )
-  process.exitCode = failed.length > 0 ? 1 : 0
+  say(`${tally.copies} conflict copies, ${tally.superfluous} of what users had replaced`)
+  say(closing(tally))
+  process.exitCode = tally.failed.length > 0 ? 1 : 0
+}
+
+function closing({ seeds, failed, operations }: Tally): string {
+  const seconds = (performance.now() - startMs) / 1000
+  const which = failed.length > 0 ? ` (${failed.join(' ')})` : ''
+  return `${seeds} seeds, ${failed.length} failed${which}, ${operations} operations, ${seconds.toFixed(1)} s, ${Math.round(operations / seconds)} operations a second`
 }
