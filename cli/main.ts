@@ -1,13 +1,19 @@
 #!/usr/bin/env node
 /** The program `realize`: its surroundings, signals and exit code. */
 import { homedir, hostname } from 'node:os'
+import { interrupt } from './interrupt.ts'
 import { isClosedPipe, run } from './program.ts'
 import { stopProgress } from './progress.ts'
 
-process.on('SIGINT', () => {
-  stopProgress()
-  process.exit(130)
-})
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.on(signal, () => {
+    stopProgress()
+    if (!interrupt()) process.exit(code)
+  })
+}
 for (const stream of [process.stdout, process.stderr]) {
   stream.on('error', error => {
     if (isClosedPipe(error)) process.exit(0)

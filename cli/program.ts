@@ -9,6 +9,7 @@ import { homeOf } from '../supervisor/home.ts'
 import { ControlError } from './client.ts'
 import * as arenas from './commands/arenas.ts'
 import * as files from './commands/files.ts'
+import { type LoadtestOptions, loadtest } from './commands/loadtest.ts'
 import * as peers from './commands/peers.ts'
 import * as service from './commands/service.ts'
 import * as setup from './commands/setup.ts'
@@ -304,6 +305,25 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 3 not in consensus or timed out, 10 
     ['realize diag realize-diag.tar.gz'],
   )
   diag.addArgument(new Argument('<file>', 'a new file, .tar.gz'))
+  add(
+    program,
+    'loadtest',
+    'connect very many simulated peers to a service and measure; a service of its own unless --home is given',
+    (context, command) => {
+      const options = command.opts<Omit<LoadtestOptions, 'existing'>>()
+      const { home } = command.optsWithGlobals<CommonOptions>()
+      return loadtest(context, { ...options, existing: home !== undefined })
+    },
+    ['realize loadtest', 'realize loadtest --peers 1000 --seconds 20 --out load.json', 'realize --home DIR loadtest'],
+  )
+    .option('--peers <number>', 'simulated peers', parseSome, 200)
+    .option('--seconds <seconds>', 'how long edits are made', parseSeconds, 10)
+    .option('--edits-per-second <number>', 'files made, at the service and at peers by turns', parseSeconds, 1)
+    .option('--edit-bytes <bytes>', 'of each of them', parseCount, 1024)
+    .option('--fetch-bytes <bytes>', 'of the file that every peer fetches at the end; 0: none', parseCount, 1024 * 1024)
+    .option('--rest-seconds <seconds>', 'how long it rests before what is used at rest is measured', parseSeconds, 6)
+    .option('--processes <number>', 'in which the simulated peers live (default: two, or one for 500 peers)', parseSome)
+    .option('--out <file>', 'write the result as JSON, too')
   return program
 }
 
@@ -320,6 +340,12 @@ function parseLimit(text: string): number {
   if (limit < 1 || limit > HISTORY_LIMIT_MAX)
     throw new SyncError('usage', `the limit ${text} is not within 1 and ${HISTORY_LIMIT_MAX}`)
   return limit
+}
+
+function parseSome(text: string): number {
+  const number = parseCount(text)
+  if (number < 1) throw new SyncError('usage', `${text} is less than 1`)
+  return number
 }
 
 function sentence(text: string): string {

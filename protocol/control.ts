@@ -225,6 +225,8 @@ export const controlMethods = {
     /** Absolute: the folder of the arena, if one is shared, or the folder that gets one folder for each. Absent: ~/NAME. */
     path: Type.Optional(LocalPath),
   }),
+  /** Reads the configuration again and follows it, as after SIGHUP. */
+  config_reload: method<Nothing>()({}),
   diag: method<DiagResult>()({}),
   /** In the text format of Prometheus. */
   metrics: method<{ text: string }>()({}),

@@ -127,6 +127,11 @@ const commands: { [Name in SupervisorMethodName]: Command<Name> } = {
     return joinByCode(supervisor, code, path)
   },
 
+  async config_reload(supervisor) {
+    await supervisor.reload()
+    return {}
+  },
+
   diag: supervisor => diagnose(supervisor),
 
   metrics: async ({ metrics }) => ({ text: await metrics.text() }),

@@ -43,6 +43,10 @@ export class Metrics {
     }
     gauge('uptime_seconds', 'Since the service started.', now => now.uptimeSeconds)
     gauge('resident_bytes', 'Memory of the whole process.', () => process.memoryUsage.rss())
+    gauge('cpu_seconds', 'Processor time that the process has used so far.', () => {
+      const { user, system } = process.cpuUsage()
+      return (user + system) / 1e6
+    })
     gauge('peers', 'Peers of the household.', now => now.peers)
     gauge('peers_connected', 'Peers that are connected.', now => now.peersConnected)
     gauge('handshakes', 'Incoming connections that have not yet said who they are.', now => now.handshakes)

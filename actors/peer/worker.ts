@@ -2,21 +2,18 @@
  * Thread entry of connections: several share one thread. Binds the supervisor's port (PeerCommand, PeerReport) to them.
  * `workerData` may shorten the deadlines, for tests.
  */
-import { createSecureContext } from 'node:tls'
 import { parentPort, workerData } from 'node:worker_threads'
 import { toFailure } from '../../protocol/error.ts'
 import type { PeerCommand, PeerReport, PeerSettings } from '../../protocol/ports.ts'
 import { Connection, farewell, type Surroundings } from './connection.ts'
 import { DEADLINES, type Deadlines } from './peer.ts'
+import { secureContextOf } from './secure.ts'
 import { closeAllDescriptors } from './transfer.ts'
 
 interface PeerWorkerData {
   deadlines?: Partial<Deadlines>
   tickMs?: number
 }
-
-/** All of TLS 1.3. AES-128 first: as strong as the keys that are checked (128 bits), and the fastest where processors know AES. */
-const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256'
 
 if (!parentPort) throw new Error('worker.ts is the entry of a worker thread')
 const supervisor = parentPort
@@ -32,17 +29,10 @@ function report(message: PeerReport): void {
 }
 
 function take(settings: PeerSettings): void {
-  const { id, name, software, addresses, key, certificate } = settings
+  const { id, name, software, addresses } = settings
   surroundings = {
     self: { id, name, software, addresses },
-    secureContext: createSecureContext({
-      key,
-      cert: certificate,
-      minVersion: 'TLSv1.3',
-      maxVersion: 'TLSv1.3',
-      ciphers: CIPHERS,
-      honorCipherOrder: true,
-    }),
+    secureContext: secureContextOf(settings),
     deadlines,
     now: () => performance.now(),
     report,
