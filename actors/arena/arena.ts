@@ -28,6 +28,8 @@ import { VersionStore } from './versions.ts'
 
 /** A status is sent at most this often; the first after quiet at once. */
 const STATUS_MS = 40
+/** With very many peers it is long: then it takes no more than this part of the time. */
+const STATUS_PART = 1 / 20
 /** Why a paused arena is closed to its peers, in their words. */
 const PAUSED = 'it is paused there'
 /** How often it is looked whether the right folder is back in the place of a wrong one. */
@@ -68,7 +70,7 @@ export class Arena {
   #paused = false
   #recovered = false
   #marking = false
-  #statusAtMs = Number.NEGATIVE_INFINITY
+  #statusDueMs = Number.NEGATIVE_INFINITY
   #statusSaid = ''
   #syncing = false
   #unsynced = false
@@ -672,14 +674,14 @@ export class Arena {
 
   #statusSoon(): void {
     const { clock, timers } = this.#context
-    const dueMs = Math.max(clock.nowMs(), this.#statusAtMs + STATUS_MS)
+    const dueMs = Math.max(clock.nowMs(), this.#statusDueMs)
     timers.soon('status', dueMs, () => {
-      this.#statusAtMs = clock.nowMs()
+      const startMs = clock.nowMs()
       const status = this.status()
       const said = JSON.stringify(status)
-      if (said === this.#statusSaid) return
+      if (said !== this.#statusSaid) this.#context.deliver({ to: 'supervisor', report: { type: 'status', status } })
       this.#statusSaid = said
-      this.#context.deliver({ to: 'supervisor', report: { type: 'status', status } })
+      this.#statusDueMs = startMs + Math.max(STATUS_MS, (clock.nowMs() - startMs) / STATUS_PART)
     })
   }
 

@@ -10,12 +10,14 @@ import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { type ArenaContext, count, log } from './context.ts'
 import type { Digest } from './merkle-set.ts'
 import { rootOfBuckets } from './merkle-set.ts'
-import type { Cursor, Entry, StoreState, Writer } from './store.ts'
+import type { Cursor, Entry, PeerRecord, StoreState, Writer } from './store.ts'
 import { countOf, living, meet, mtimeOf, sameContent, type Version, withCount } from './version.ts'
 import { fromWire, toWire } from './wire-entry.ts'
 
 /** Our state is told to the peers this long after it has changed last. */
 const STATE_DELAY_MS = 15
+/** What peers have acknowledged is written down together, at most this long after: a transaction for each costs more than all the rest with many peers. */
+const RECORD_DELAY_MS = 20
 /** Roots that differ although both are quiet: after this long the peer's feed is read from the start again. */
 const DRIFT_MS = 5_000
 
@@ -86,6 +88,8 @@ export class Feed {
   /** The buckets that `#root` was computed from: asked many times for each change. */
   #rootOf: Uint8Array | null = null
   #root = ''
+  /** Records of peers that are to be written down soon. A kill before that loses nothing but that they are said once more. */
+  readonly #unsaved = new Map<PeerId, PeerRecord>()
 
   opened(peer: PeerId, name: string): void {
     this.sessions.set(peer, {
@@ -127,8 +131,27 @@ export class Feed {
   }
 
   closed(peer: PeerId): void {
+    this.#save()
     this.sessions.delete(peer)
     this.#events.peerChanged()
+  }
+
+  #record(peer: PeerId): PeerRecord | undefined {
+    return this.#unsaved.get(peer) ?? this.#context.store.peer(peer)
+  }
+
+  #recordSoon(peer: PeerId, record: PeerRecord): void {
+    const { timers, clock } = this.#context
+    this.#unsaved.set(peer, record)
+    timers.soon('records', clock.nowMs() + RECORD_DELAY_MS, () => this.#save())
+  }
+
+  #save(): void {
+    if (this.#unsaved.size === 0) return
+    this.#context.store.transact(writer => {
+      for (const [peer, record] of this.#unsaved) writer.putPeer(peer, record)
+    })
+    this.#unsaved.clear()
   }
 
   #send(peer: PeerId, header: ArenaWireMessage): void {
@@ -138,7 +161,7 @@ export class Feed {
   #sayOpen(peer: PeerId, again = false): void {
     const { store, settings } = this.#context
     const state = store.state()
-    const read = store.peer(peer)?.read ?? null
+    const read = this.#record(peer)?.read ?? null
     const session = this.sessions.get(peer)
     if (session) session.closed = false
     this.#send(peer, {
@@ -187,7 +210,8 @@ export class Feed {
     }
     const current = store.state()
     const from = read !== null && read.replica === current.replica ? read.seq : 0
-    const before = store.peer(peer)?.acknowledged
+    const known = this.#record(peer)
+    const before = known?.acknowledged
     if (
       !message.again &&
       before &&
@@ -199,12 +223,10 @@ export class Feed {
       this.#send(peer, { type: 'rolled_back', arena: settings.name, replica })
       return
     }
-    const known = store.peer(peer)
     const cursor = known?.read && known.read.replica === replica ? known.read : null
-    store.transact(writer => {
-      writer.putPeer(peer, { read: cursor, acknowledged: { replica, ours: current.replica, seq: from } })
-      if (before?.replica !== replica) this.#forgetOrigin(writer, peer)
-    })
+    this.#recordSoon(peer, { read: cursor, acknowledged: { replica, ours: current.replica, seq: from } })
+    if (before?.replica !== replica && current.totals.pending > 0)
+      store.transact(writer => this.#forgetOrigin(writer, peer))
     session.theirs = { replica, session: message.session, seq: message.seq }
     session.reason = null
     session.absent = false
@@ -217,7 +239,7 @@ export class Feed {
     session.state = null
     if (message.knows !== sessionOf(store.state())) this.#sayOpen(peer)
     log(this.#context, 'arena_peer_opened', { peer: session.name, from, read: session.received })
-    this.pump()
+    this.#pump(session)
     this.stateSoon()
     this.#events.peerChanged()
   }
@@ -290,6 +312,7 @@ export class Feed {
         sessions: [{ token: random() as SessionToken, firstSeq: store.state().seq }],
         countAtOpening: 0,
       })
+      this.#unsaved.clear()
       for (const peer of store.peers()) writer.putPeer(peer, { read: null, acknowledged: null })
       for (const path of affected) this.#renumber(writer, path, old, countAtOpening, replica)
     })
@@ -315,9 +338,11 @@ export class Feed {
 
   /** Sends what peers have not had, as far as their windows allow. */
   pump(): void {
-    for (const session of this.sessions.values()) {
-      while (session.theirs && session.openBatches < FEED_WINDOW && this.#sendBatch(session, session.theirs.replica));
-    }
+    for (const session of this.sessions.values()) this.#pump(session)
+  }
+
+  #pump(session: PeerSession): void {
+    while (session.theirs && session.openBatches < FEED_WINDOW && this.#sendBatch(session, session.theirs.replica));
   }
 
   #sendBatch(session: PeerSession, reader: ReplicaId): boolean {
@@ -361,18 +386,15 @@ export class Feed {
       throw new SyncError('message_invalid', 'an acknowledgement of what was never sent')
     if (message.received > session.acknowledged) {
       session.acknowledged = message.received
-      const record = store.peer(peer)
-      const replica = session.theirs.replica
-      store.transact(writer =>
-        writer.putPeer(peer, {
-          read: record?.read ?? null,
-          acknowledged: { replica, ours: state.replica, seq: message.received },
-        }),
-      )
+      const { replica } = session.theirs
+      this.#recordSoon(peer, {
+        read: this.#record(peer)?.read ?? null,
+        acknowledged: { replica, ours: state.replica, seq: message.received },
+      })
     }
     // One answer for each batch; later ones only say that more was applied.
     if (message.batch) session.openBatches = Math.max(0, session.openBatches - 1)
-    this.pump()
+    this.#pump(session)
     this.#events.peerChanged()
   }
 
@@ -391,7 +413,7 @@ export class Feed {
     const policy = settings.conflicts === 'newest' ? 'newest' : 'keep-both'
     const versions = message.entries.map(entry => fromWire(entry, policy))
     const sources: EntryPath[] = []
-    const before = store.peer(peer)
+    const before = this.#record(peer)
     const learnt: EntryPath[] = []
     const cursor: Cursor = {
       replica: session.theirs.replica,
@@ -406,6 +428,7 @@ export class Feed {
       })
       writer.putPeer(peer, { acknowledged: before?.acknowledged ?? null, read: cursor })
     })
+    this.#unsaved.delete(peer)
     session.received = cursor.seq
     count(this.#context, { feed_entries_received: message.entries.length, feed_entries_new: learnt.length })
     const { replica } = session.theirs
@@ -521,7 +544,7 @@ export class Feed {
     if (!session) return
     const { root, pending, seq, scanning } = message
     session.state = { root, pending, seq, scanning }
-    this.checkDrift()
+    this.#checkDrift(session)
     this.#events.peerChanged()
   }
 
@@ -541,42 +564,42 @@ export class Feed {
     return null
   }
 
-  /** Both sides quiet, everything read, and yet the roots differ: read their feed from the start. */
   checkDrift(): void {
+    for (const session of this.sessions.values()) this.#checkDrift(session)
+  }
+
+  /** Both sides quiet, everything read, and yet the roots differ: read their feed from the start. */
+  #checkDrift(session: PeerSession): void {
     const { store, clock, timers } = this.#context
     const nowMs = clock.nowMs()
+    const { theirs, state } = session
     const quiet = this.#quiet()
-    const root = this.root
-    const lastSeq = store.state().seq
-    for (const session of this.sessions.values()) {
-      const { theirs, state } = session
-      const drifted =
-        theirs &&
-        state &&
-        quiet.pending === 0 &&
-        !quiet.scanning &&
-        state.pending === 0 &&
-        !state.scanning &&
-        state.root !== root &&
-        session.acknowledged >= lastSeq &&
-        session.received >= state.seq
-      if (!drifted) {
-        session.driftSinceMs = null
-        continue
-      }
-      session.driftSinceMs ??= nowMs
-      const dueMs = Math.max(session.driftSinceMs + DRIFT_MS, session.rereadAtMs + 12 * DRIFT_MS)
-      if (nowMs >= dueMs) {
-        session.rereadAtMs = nowMs
-        session.driftSinceMs = null
-        log(this.#context, 'arena_drifted', { peer: session.name })
-        store.transact(writer =>
-          writer.putPeer(session.id, { acknowledged: store.peer(session.id)?.acknowledged ?? null, read: null }),
-        )
-        this.#sayOpen(session.id, true)
-        session.received = 0
-      } else timers.soon('drift', dueMs, () => this.checkDrift())
+    const drifted =
+      theirs &&
+      state &&
+      quiet.pending === 0 &&
+      !quiet.scanning &&
+      state.pending === 0 &&
+      !state.scanning &&
+      state.root !== this.root &&
+      session.acknowledged >= store.state().seq &&
+      session.received >= state.seq
+    if (!drifted) {
+      session.driftSinceMs = null
+      return
     }
+    session.driftSinceMs ??= nowMs
+    const dueMs = Math.max(session.driftSinceMs + DRIFT_MS, session.rereadAtMs + 12 * DRIFT_MS)
+    if (nowMs < dueMs) {
+      timers.soon('drift', dueMs, () => this.checkDrift())
+      return
+    }
+    session.rereadAtMs = nowMs
+    session.driftSinceMs = null
+    log(this.#context, 'arena_drifted', { peer: session.name })
+    this.#recordSoon(session.id, { acknowledged: this.#record(session.id)?.acknowledged ?? null, read: null })
+    this.#sayOpen(session.id, true)
+    session.received = 0
   }
 
   /** Rows for `status`. */
