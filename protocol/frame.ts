@@ -37,6 +37,8 @@ export interface Frame {
   header: unknown
   /** With a buffer of its own, which can be transferred. Absent if there is none. */
   payload?: Uint8Array<ArrayBuffer>
+  /** Header and payload together. */
+  bytes: number
 }
 
 /**
@@ -74,6 +76,7 @@ export class FrameReader {
   #part: 'lengths' | 'header' | 'payload' = 'lengths'
   #target: Uint8Array<ArrayBuffer> = new Uint8Array(LENGTHS_BYTES)
   #filled = 0
+  #headerBytes = 0
   #payloadBytes = 0
   #header: unknown
   #error: SyncError | undefined
@@ -94,6 +97,13 @@ export class FrameReader {
   /** Bytes pushed and not yet part of a frame that was given out, allocated buffers included. For tests of the limits. */
   get heldBytes(): number {
     return this.#available + (this.#part === 'lengths' ? 0 : this.#target.length)
+  }
+
+  /** Bytes of the frame that has begun and is not whole yet; 0 between two frames. */
+  get begunBytes(): number {
+    if (this.#part === 'lengths') return this.#filled
+    const before = this.#part === 'header' ? LENGTHS_BYTES : LENGTHS_BYTES + this.#headerBytes
+    return before + this.#filled
   }
 
   /** Gives back a payload that nobody uses any more and that was not transferred: the next of its length takes its buffer. */
@@ -122,11 +132,11 @@ export class FrameReader {
       this.#filled = 0
       if (this.#part === 'lengths') {
         const view = new DataView(filled.buffer)
-        const headerBytes = view.getUint32(0)
+        this.#headerBytes = view.getUint32(0)
         this.#payloadBytes = view.getUint32(4)
-        checkLengths(headerBytes, this.#payloadBytes, this.limits)
+        checkLengths(this.#headerBytes, this.#payloadBytes, this.limits)
         this.#part = 'header'
-        this.#target = allocate(headerBytes)
+        this.#target = allocate(this.#headerBytes)
       } else if (this.#part === 'header') {
         this.#header = this.#parse(filled)
         if (this.#payloadBytes === 0) return this.#finish(undefined)
@@ -149,7 +159,8 @@ export class FrameReader {
     this.#header = undefined
     this.#part = 'lengths'
     this.#target = new Uint8Array(LENGTHS_BYTES)
-    return payload ? { header, payload } : { header }
+    const bytes = this.#headerBytes + this.#payloadBytes
+    return payload ? { header, payload, bytes } : { header, bytes }
   }
 
   /** Moves bytes into the target. True once it is full. */

@@ -48,8 +48,18 @@ export interface ArenaControl {
 export type ArenaCommand =
   | ArenaControl
   | { type: 'settings'; settings: ArenaSettings }
-  /** A connection with a peer that may have this arena; `port` speaks ToPeer / FromPeer. */
-  | { type: 'peer_opened'; peer: PeerId; peerName: string; connection: number; port: MessagePort }
+  /**
+   * A connection with a peer that may have this arena; `port` speaks ToPeer / FromPeer. What is handed over on it is noted in
+   * `descriptors` first (actors/descriptors.ts).
+   */
+  | {
+      type: 'peer_opened'
+      peer: PeerId
+      peerName: string
+      connection: number
+      port: MessagePort
+      descriptors: Int32Array
+    }
   /** From the watcher: these paths (relative to the root) may have changed. `null`: anything may have. */
   | { type: 'touched'; paths: string[] | null }
   /** The watcher works (`null`) or does not, and why: then the arena scans more often. */
@@ -116,6 +126,8 @@ export type ToPeer =
   | { type: 'detach' }
   /** The peer broke the protocol: close the connection with this reason. */
   | { type: 'refuse'; failure: Failure }
+  /** So many `wire` messages have been dealt with: the connection reads on as long as few enough wait. */
+  | { type: 'taken'; count: number }
 
 export type FromPeer =
   /** A message of the arena, form checked. `leaves` messages of a `download` do not appear here. */

@@ -3,7 +3,8 @@
  * stopped. What the messages mean is for the owner to know.
  */
 import { Worker } from 'node:worker_threads'
-import { closeThenTerminate, createGate } from '../actors/write-gate.ts'
+import { createDescriptorTable, type DescriptorTable, sweepDescriptors } from '../actors/descriptors.ts'
+import { closeThenTerminate, createGate, enter, leave } from '../actors/write-gate.ts'
 import { type ErrorCode, type Failure, SyncError } from '../protocol/error.ts'
 import type { LogEvent, LogFields } from '../protocol/log.ts'
 import type { Clock } from './clock.ts'
@@ -24,8 +25,8 @@ export interface ActorThreadOptions<Report> {
   entry: URL
   policy: RestartPolicy
   clock: Clock
-  /** Made anew for each start, around the gate of that start (write-gate.ts). */
-  workerData(gate: Int32Array): unknown
+  /** Made anew for each start, around the gate (write-gate.ts) and the table (descriptors.ts) of that start. */
+  workerData(gate: Int32Array, descriptors: DescriptorTable): unknown
   receive(report: Report): void
   /** A thread runs and can be posted to: on the first start and after each restart. */
   started(): void
@@ -49,6 +50,7 @@ export class ActorThread<Command, Report> {
   readonly #questions = new Map<number, Question>()
   #worker: Worker | null = null
   #gate = createGate()
+  #descriptors = createDescriptorTable()
   #history: FailureHistory = noFailures
   #restartTimer: NodeJS.Timeout | undefined
   #questionId = 0
@@ -64,6 +66,11 @@ export class ActorThread<Command, Report> {
     return this.#worker?.threadId ?? null
   }
 
+  /** Where what is handed to the thread is noted. Of its present life. */
+  get descriptors(): DescriptorTable {
+    return this.#descriptors
+  }
+
   /** Questions not yet answered: what is known from outside of how far the actor is behind. */
   get mailbox(): number {
     return this.#questions.size
@@ -71,16 +78,27 @@ export class ActorThread<Command, Report> {
 
   start(): void {
     clearTimeout(this.#restartTimer)
-    this.#gate = createGate()
+    const gate = createGate()
+    this.#gate = gate
+    // Inside until its first word: terminating a thread that is just loading a native module ends the whole process.
+    enter(gate)
+    let loading = true
+    const loaded = () => {
+      if (loading) leave(gate)
+      loading = false
+    }
+    const descriptors = createDescriptorTable()
+    this.#descriptors = descriptors
     const worker = new Worker(this.#options.entry, {
       name: this.name,
-      workerData: this.#options.workerData(this.#gate),
+      workerData: this.#options.workerData(gate, descriptors),
       // Descriptors are handed from thread to thread: one that ends must not close what another has by now.
       trackUnmanagedFds: false,
     })
     this.#worker = worker
     let failure: Failure = { code: 'internal', message: 'the thread ended without being asked to' }
     worker.on('message', (report: Report) => {
+      loaded()
       if (this.#worker === worker) this.#options.receive(report)
     })
     worker.on('error', error => {
@@ -90,6 +108,8 @@ export class ActorThread<Command, Report> {
       this.#options.log('actor_failed', { actor: this.name, reason: `unreadable message: ${errorText(error)}` })
     })
     worker.on('exit', () => {
+      loaded()
+      sweepDescriptors(descriptors)
       if (this.#worker !== worker) return
       this.#worker = null
       this.#ended(failure)

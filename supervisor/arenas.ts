@@ -4,6 +4,7 @@
  */
 import { rmSync } from 'node:fs'
 import type { MessagePort } from 'node:worker_threads'
+import type { DescriptorTable } from '../actors/descriptors.ts'
 import type { HasherPool } from '../actors/hasher/pool.ts'
 import { releaseMemory } from '../actors/relief.ts'
 import { watchRoot } from '../actors/watcher/watcher.ts'
@@ -135,9 +136,16 @@ export class Arenas {
   }
 
   /** False, and the port left alone, if the arena is not running. */
-  attach(name: ArenaName, peer: PeerId, peerName: string, connection: number, port: MessagePort): boolean {
+  attach(
+    name: ArenaName,
+    peer: PeerId,
+    peerName: string,
+    connection: number,
+    port: MessagePort,
+    descriptors: DescriptorTable,
+  ): boolean {
     const arena = this.#arenas.get(name)
-    return arena?.thread.post({ type: 'peer_opened', peer, peerName, connection, port }, [port]) ?? false
+    return arena?.thread.post({ type: 'peer_opened', peer, peerName, connection, port, descriptors }, [port]) ?? false
   }
 
   /** False if there is no arena thread of this name. */

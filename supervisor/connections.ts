@@ -4,6 +4,7 @@
  */
 import type { Socket } from 'node:net'
 import { MessageChannel, type MessagePort } from 'node:worker_threads'
+import { closeDescriptor, type DescriptorTable, noteDescriptor } from '../actors/descriptors.ts'
 import { handOver } from '../actors/peer/hand-over.ts'
 import type { ActorStatus, PeerStatus } from '../protocol/control.ts'
 import { type Failure, fromFailure, SyncError, toFailure } from '../protocol/error.ts'
@@ -32,8 +33,15 @@ export interface ConnectionsOptions {
   settings(): PeerSettings
   /** Arenas that this peer may have, that run here. */
   arenasOf(peer: PeerId): ArenaName[]
-  /** Gives an arena its end of a connection. False if the arena is not there now. */
-  attach(arena: ArenaName, peer: PeerId, peerName: string, connection: number, port: MessagePort): boolean
+  /** Gives an arena its end of a connection, whose thread notes descriptors there. False if the arena is not there now. */
+  attach(
+    arena: ArenaName,
+    peer: PeerId,
+    peerName: string,
+    connection: number,
+    port: MessagePort,
+    descriptors: DescriptorTable,
+  ): boolean
   /** Invitations open now. */
   invites(): PairAttempt[]
   /** Somebody proved to know an invite: takes it into the household. Throws what the other is to be told. */
@@ -107,7 +115,7 @@ export class Connections {
         entry: this.#options.entry,
         policy: this.#options.policy,
         clock: this.#options.clock,
-        workerData: () => ({}),
+        workerData: (_gate, descriptors) => ({ descriptors }),
         started: () => {
           thread.post({ type: 'settings', settings: this.#options.settings() })
           this.#options.changed()
@@ -216,6 +224,11 @@ export class Connections {
       socket.destroy()
       over()
       this.#options.log('peer_refused', { address, reason: toFailure(error).message })
+      return
+    }
+    if (!noteDescriptor(thread.descriptors, fd)) {
+      closeDescriptor(fd)
+      over()
       return
     }
     const connection = this.#connection(thread, 'them', address, undefined, over)
@@ -525,7 +538,8 @@ export class Connections {
 
   #attach(connection: Connection, peer: Peer, arena: ArenaName): void {
     const { port1, port2 } = new MessageChannel()
-    const given = this.#options.attach(arena, peer.config.id, peer.config.name, connection.number, port2)
+    const { descriptors } = connection.thread
+    const given = this.#options.attach(arena, peer.config.id, peer.config.name, connection.number, port2, descriptors)
     if (given && connection.thread.post({ type: 'attach', connection: connection.number, arena, port: port1 }, [port1]))
       return
     // Closing one end closes the other, wherever it is.

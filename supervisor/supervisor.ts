@@ -116,7 +116,7 @@ export class Supervisor {
       clock,
       settings: () => this.#peerSettings(),
       arenasOf: peer => arenasOf(this.#config, peer),
-      attach: (arena, peer, name, connection, port) => this.arenas.attach(arena, peer, name, connection, port),
+      attach: (...connection) => this.arenas.attach(...connection),
       invites: () => this.invites.attempts(),
       pairing: options.pairing(this),
       changed,

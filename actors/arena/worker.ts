@@ -9,6 +9,7 @@ import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { SyncError, toFailure } from '../../protocol/error.ts'
 import type { PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import type { ArenaCommand, ArenaReport, ArenaSettings, FromPeer, ToPeer } from '../../protocol/ports.ts'
+import { type DescriptorTable, noteDescriptor } from '../descriptors.ts'
 import { engine } from '../hasher/engine.ts'
 import { collectGarbage } from '../relief.ts'
 import { enter, leave } from '../write-gate.ts'
@@ -46,7 +47,7 @@ let arena: Arena | null = null
 let disk: Disk | null = null
 let store: Store | null = null
 let waiting: string | null = null
-const peers = new Map<PeerId, { name: string; port: MessagePort }>()
+const peers = new Map<PeerId, { name: string; port: MessagePort; descriptors: DescriptorTable }>()
 let timer: NodeJS.Timeout | null = null
 let turn: NodeJS.Immediate | null = null
 let retry: NodeJS.Timeout | null = null
@@ -67,15 +68,16 @@ function report(message: ArenaReport): void {
 
 function deliver(output: ArenaOutput): void {
   if (output.to === 'supervisor') return report(output.report)
+  const { message } = output
   const peer = peers.get(output.peer)
-  if (!peer) return dropped(output.message)
-  const payload = output.message.type === 'send' ? output.message.payload : undefined
-  peer.port.postMessage(output.message, payload ? [payload.buffer as ArrayBuffer] : [])
-}
-
-/** A connection that is gone cannot own a descriptor. */
-function dropped(message: ToPeer): void {
-  if (message.type === 'upload' || message.type === 'download') disk?.close(message.fd)
+  // A connection that is gone cannot own a descriptor.
+  if (
+    (message.type === 'upload' || message.type === 'download') &&
+    !(peer && noteDescriptor(peer.descriptors, message.fd))
+  )
+    return disk?.close(message.fd)
+  const payload = message.type === 'send' ? message.payload : undefined
+  peer?.port.postMessage(message, payload ? [payload.buffer as ArrayBuffer] : [])
 }
 
 /** Lets the arena go on as long as it has work, and wakes it when it asked to be. */
@@ -226,10 +228,20 @@ function decline(channel: MessagePort): void {
   channel.postMessage({ type: 'send', header } satisfies ToPeer)
 }
 
-function openPeer(peer: PeerId, name: string, channel: MessagePort): void {
+function openPeer(peer: PeerId, name: string, channel: MessagePort, descriptors: DescriptorTable): void {
   closePeer(peer)
-  peers.set(peer, { name, port: channel })
-  channel.on('message', (message: FromPeer) => fromPeer(peer, channel, message))
+  peers.set(peer, { name, port: channel, descriptors })
+  let taken = 0
+  channel.on('message', (message: FromPeer) => {
+    fromPeer(peer, channel, message)
+    if (message.type !== 'wire') return
+    // One word for all that were taken in this turn.
+    if (++taken > 1) return
+    setImmediate(() => {
+      channel.postMessage({ type: 'taken', count: taken } satisfies ToPeer)
+      taken = 0
+    })
+  })
   channel.on('close', () => {
     if (peers.get(peer)?.port === channel) closePeer(peer)
   })
@@ -300,7 +312,7 @@ port.on('message', (message: ArenaCommand) => {
       if (!arena) reportWaiting()
       break
     case 'peer_opened':
-      openPeer(message.peer, message.peerName, message.port)
+      openPeer(message.peer, message.peerName, message.port, message.descriptors)
       break
     case 'touched':
       arena?.touched(message.paths)
@@ -319,6 +331,9 @@ port.on('message', (message: ArenaCommand) => {
   arena?.step()
   carryOn()
 })
+
+// A fault of ours ends the thread, not what it has open.
+process.on('exit', () => disk?.dispose())
 
 open()
 report({ type: 'ready' })

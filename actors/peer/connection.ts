@@ -14,10 +14,11 @@ import type { ArenaName, PeerId } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
 import type { FromPeer, PairAttempt, PeerReport, Rate, SharedArena, ToPeer } from '../../protocol/ports.ts'
 import { type WireMessage, wire } from '../../protocol/wire.ts'
+import { closeDescriptor, type DescriptorTable, forgetDescriptor } from '../descriptors.ts'
 import { Bucket } from './bucket.ts'
 import { Outbox } from './outbox.ts'
 import * as machine from './peer.ts'
-import { closeDescriptor, Download, giveBuffer, Upload } from './transfer.ts'
+import { Download, giveBuffer, Upload } from './transfer.ts'
 import { idIn, PAIR_EXPORTER } from './verify.ts'
 
 const ALPN = 'realize/1'
@@ -26,12 +27,21 @@ const WRITE_AHEAD_BYTES = 1024 * 1024
 /** How long the last words may take. */
 const FAREWELL_MS = 2000
 const PORT_FAREWELL_MS = 5000
+/**
+ * Messages, and bytes of them, that may wait at our arenas before the socket is not read any more: what an arena is slower
+ * than must wait at the other end. Reading goes on when half of it has been dealt with. The bytes are more than
+ * an honest peer ever sends at once: its answers to all that an arena asks for.
+ */
+const UNTAKEN_MESSAGES_MAX = 500
+const UNTAKEN_BYTES_MAX = 16 * 1024 * 1024
 
 /** What the thread gives each of its connections. */
 export interface Surroundings {
   self: machine.Self
   secureContext: SecureContext
   deadlines: machine.Deadlines
+  /** Of this thread: what is handed to it is noted there, and forgotten when it is closed. */
+  descriptors: DescriptorTable
   /** Monotonic milliseconds. */
   now(): number
   report(report: PeerReport): void
@@ -48,6 +58,13 @@ interface Receiving {
   file: Download
 }
 
+/** An arena that this connection carries. */
+interface Attached {
+  port: MessagePort
+  /** Bytes of each message that it was sent and has not dealt with yet, oldest first. */
+  untaken: number[]
+}
+
 export class Connection {
   readonly #number: number
   readonly #around: Surroundings
@@ -55,13 +72,17 @@ export class Connection {
   readonly #socket: TLSSocket
   readonly #reader = new FrameReader(GREETING_LIMITS)
   readonly #outbox = new Outbox<Upload>()
-  readonly #ports = new Map<ArenaName, MessagePort>()
+  readonly #ports = new Map<ArenaName, Attached>()
   readonly #uploads = new Set<Upload>()
   /** By request number on the wire. */
   readonly #downloads = new Map<number, Receiving>()
   readonly #up: Bucket
   readonly #down: Bucket
   #rate: Rate
+  /** Messages and bytes that wait at our arenas, and whether that is too much to read on. */
+  #untakenMessages = 0
+  #untakenBytes = 0
+  #behind = false
   /** The socket has taken as much as it wants for now. */
   #full = false
   #pumping = false
@@ -72,6 +93,8 @@ export class Connection {
   #farewellTimer: NodeJS.Timeout | undefined
   /** Why the connection closes; undefined while it does not. */
   #closing: Failure | undefined
+  /** Of the frame that is just being dealt with. */
+  #frameBytes = 0
   /** Frame bytes since the last report. */
   #bytesUp = 0
   #bytesDown = 0
@@ -125,7 +148,7 @@ export class Connection {
     around: Surroundings,
     from: { fd: number; address: string; household: PeerId[]; invites: PairAttempt[] },
   ): Connection {
-    const plain = socketOf(from.fd)
+    const plain = socketOf(from.fd, around.descriptors)
     plain.setNoDelay(true)
     const options = {
       isServer: true,
@@ -149,13 +172,13 @@ export class Connection {
   attach(arena: ArenaName, port: MessagePort): void {
     if (this.#closing || this.#peer.state.is !== 'open') {
       const failure = this.#closing ?? { code: 'peer_closed', message: 'the connection is not open' }
-      farewell(port, failure)
+      farewell(port, failure, this.#around.descriptors)
       return
     }
     this.#guard(() => {
       this.#release(arena, null)
-      this.#ports.set(arena, port)
-      const current = () => this.#ports.get(arena) === port
+      this.#ports.set(arena, { port, untaken: [] })
+      const current = () => this.#ports.get(arena)?.port === port
       port.on('message', (message: ToPeer) => {
         if (current()) this.#guard(() => this.#fromArena(arena, message))
       })
@@ -190,6 +213,8 @@ export class Connection {
   tick(): void {
     this.#reportTraffic()
     if (this.#closing) return
+    // It is we who do not listen.
+    if (this.#behind) this.#listened(this.#around.now())
     this.#guard(() => this.#run(machine.tick(this.#peer, this.#around.now())))
   }
 
@@ -241,21 +266,50 @@ export class Connection {
 
   #heard(chunk: Buffer): void {
     const now = this.#around.now()
-    this.#peer.heardMs = now
     this.#bytesDown += chunk.length
     this.#reader.push(chunk)
+    let whole = false
     for (let frame = this.#reader.next(); frame && !this.#closing; frame = this.#reader.next()) {
+      whole = true
       const message = wire.parse(frame.header)
+      this.#frameBytes = frame.bytes
       this.#run(machine.heard(this.#peer, message, frame.payload, now))
     }
-    if (this.#down.rate === 0) return
+    this.#peer.heardMs = now
+    const bytes = this.#reader.begunBytes
+    const sinceMs = whole ? now : (this.#peer.begun?.sinceMs ?? now)
+    this.#peer.begun = bytes === 0 ? null : { sinceMs, bytes }
+    if (this.#down.rate === 0 && !this.#behind) return
     this.#down.take(chunk.length, now)
     this.#listen()
   }
 
-  /** Reads on, or waits until the rate allows it. What is not read fills the other end's window: it slows down. */
+  /** As if something had been heard just now. */
+  #listened(now: number): void {
+    this.#peer.heardMs = now
+    if (this.#peer.begun) this.#peer.begun.sinceMs = now
+  }
+
+  /** Our arenas have more to do than before, or less. */
+  #wait(messages: number, bytes: number): void {
+    this.#untakenMessages += messages
+    this.#untakenBytes += bytes
+    const part = this.#behind ? 0.5 : 1
+    const behind = this.#untakenMessages > UNTAKEN_MESSAGES_MAX * part || this.#untakenBytes > UNTAKEN_BYTES_MAX * part
+    if (behind === this.#behind) return
+    this.#behind = behind
+    if (behind) this.#around.count('peers_held_back')
+    else this.#listened(this.#around.now())
+    this.#listen()
+  }
+
+  /** Reads on, or waits until our arenas and the rate allow it. What is not read fills the other end's window: it slows down. */
   #listen(): void {
     clearTimeout(this.#downTimer)
+    if (this.#behind && !this.#closing) {
+      this.#socket.pause()
+      return
+    }
     const waitMs = this.#closing ? 0 : this.#down.waitMs(this.#around.now())
     if (waitMs === 0) {
       this.#socket.resume()
@@ -310,10 +364,13 @@ export class Connection {
   }
 
   #toArena(arena: ArenaName, message: FromPeer, payload?: Uint8Array): void {
-    const port = this.#ports.get(arena)
-    if (!port) return
+    const attached = this.#ports.get(arena)
+    if (!attached) return
     try {
-      port.postMessage(message, payload ? [payload.buffer as ArrayBuffer] : [])
+      attached.port.postMessage(message, payload ? [payload.buffer as ArrayBuffer] : [])
+      if (message.type !== 'wire') return
+      attached.untaken.push(this.#frameBytes)
+      this.#wait(1, this.#frameBytes)
     } catch (error) {
       // A header can be nested too deep to be passed on, in fields that we do not know.
       if (message.type !== 'wire') throw error
@@ -339,9 +396,16 @@ export class Connection {
         return
       case 'refuse':
         throw new SyncError(message.failure.code, message.failure.message)
+      case 'taken':
+        this.#took(this.#ports.get(arena)?.untaken.splice(0, message.count))
+        return
       default:
         message satisfies never
     }
+  }
+
+  #took(untaken: number[] = []): void {
+    this.#wait(-untaken.length, -untaken.reduce((sum, bytes) => sum + bytes, 0))
   }
 
   #detach(arena: ArenaName): void {
@@ -351,8 +415,8 @@ export class Connection {
 
   /** Ends an arena's transfers and closes its port; with a failure, says so there. */
   #release(arena: ArenaName, failure: Failure | null): void {
-    const port = this.#ports.get(arena)
-    if (!port) return
+    const attached = this.#ports.get(arena)
+    if (!attached) return
     for (const upload of this.#uploads) if (upload.arena === arena) this.#endUpload(upload)
     for (const [request, receiving] of this.#downloads) {
       if (receiving.arena !== arena) continue
@@ -360,14 +424,15 @@ export class Connection {
       else this.#dropDownload(request)
     }
     this.#ports.delete(arena)
-    if (failure) farewell(port, failure)
-    else port.close()
+    this.#took(attached.untaken)
+    if (failure) farewell(attached.port, failure, this.#around.descriptors)
+    else attached.port.close()
   }
 
   // Uploads
 
   #upload(arena: ArenaName, order: Extract<ToPeer, { type: 'upload' }>): void {
-    const upload = new Upload({ ...order, arena })
+    const upload = new Upload({ ...order, arena }, this.#around.descriptors)
     // The request may have been refused meanwhile: its arena was attached anew.
     if (!machine.owes(this.#peer, arena, order.id)) {
       upload.close()
@@ -407,7 +472,7 @@ export class Connection {
   // Downloads
 
   #download(arena: ArenaName, order: Extract<ToPeer, { type: 'download' }>): void {
-    const file = new Download(order)
+    const file = new Download(order, this.#around.descriptors)
     const last = machine.bytesOfLeaves(order.size, order.from + order.count - 1, 1)
     const asked = last > 0 && order.count > 0 ? machine.download(this.#peer, arena, order) : null
     if (!asked) {
@@ -544,17 +609,20 @@ function leavesFor(rateUp: number): number {
  * Tells an arena that the connection is gone. What it sent before it knew may carry descriptors, which are ours to close: the port
  * stays open for that until the arena closes it, or a while.
  */
-export function farewell(port: MessagePort, failure: Failure): void {
+export function farewell(port: MessagePort, failure: Failure, descriptors: DescriptorTable): void {
   port.on('message', (message: ToPeer) => {
-    if (message.type === 'upload' || message.type === 'download') closeDescriptor(message.fd)
+    if (message.type !== 'upload' && message.type !== 'download') return
+    forgetDescriptor(descriptors, message.fd)
+    closeDescriptor(message.fd)
   })
   port.postMessage({ type: 'closed', failure } satisfies FromPeer)
   setTimeout(() => port.close(), PORT_FAREWELL_MS).unref()
   port.unref()
 }
 
-/** Throws if the descriptor is no open socket; it is closed then. */
-function socketOf(fd: number): Socket {
+/** From here on the socket closes it, also when the thread is killed. Throws if the descriptor is no open socket; it is closed then. */
+function socketOf(fd: number, descriptors: DescriptorTable): Socket {
+  forgetDescriptor(descriptors, fd)
   try {
     return new Socket({ fd, readable: true, writable: true })
   } catch (error) {

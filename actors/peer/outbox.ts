@@ -9,6 +9,8 @@ import { SyncError } from '../../protocol/error.ts'
 
 /** Bytes of encoded messages that may wait. Arenas only answer what was asked, so more means that the other end asks and does not read. */
 export const QUEUE_BYTES_MAX = 64 * 1024 * 1024
+/** Messages about the connection itself that may wait: an honest peer never has more than a few pings and requests open. */
+export const CONTROLS_MAX = 1000
 /** What an encoded message costs beside its bytes: a flood of tiny ones is bounded too. */
 const MESSAGE_OVERHEAD_BYTES = 200
 
@@ -30,6 +32,8 @@ export class Outbox<Upload extends Urgency> {
 
   /** Throws `limit_exceeded`. */
   pushControl(message: Encoded): void {
+    if (this.#control.length >= CONTROLS_MAX)
+      throw new SyncError('limit_exceeded', 'the other end goes on asking and does not read')
     this.#count(message)
     this.#control.push(message)
   }
@@ -86,7 +90,7 @@ export class Outbox<Upload extends Urgency> {
     if (this.#bytes + bytes > QUEUE_BYTES_MAX)
       throw new SyncError(
         'limit_exceeded',
-        `more than ${QUEUE_BYTES_MAX} bytes of answers wait: the other end asks and does not read`,
+        `more than ${QUEUE_BYTES_MAX} bytes of answers wait: the other end goes on asking and does not read`,
       )
     this.#bytes += bytes
   }

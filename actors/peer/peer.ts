@@ -21,6 +21,9 @@ import { type Channel, checkAccepted, checkDialled, pairProof, proofsEqual, prov
 /** Versions of the protocol that we speak. */
 export const VERSIONS = { min: 1, max: WIRE_VERSION }
 
+/** A frame that takes longer than silence may last must come at least at this rate. */
+const FRAME_BYTES_A_SECOND_MIN = 256
+
 /** How long each state may last, and silence. Milliseconds. */
 export interface Deadlines {
   connectMs: number
@@ -112,6 +115,8 @@ export interface Peer {
   sinceMs: number
   /** When the last bytes came, and when we last wrote. */
   heardMs: number
+  /** The frame that has begun and is not whole: since when, and how much of it has come. */
+  begun: { sinceMs: number; bytes: number } | null
   saidMs: number
   pings: number
   /** Attached arenas. */
@@ -153,6 +158,7 @@ export function openPeer(self: Self, purpose: Purpose, deadlines: Deadlines, now
     state: { is: purpose.is === 'dial' ? 'connecting' : 'securing' },
     sinceMs: nowMs,
     heardMs: nowMs,
+    begun: null,
     saidMs: nowMs,
     pings: 0,
     arenas: new Map(),
@@ -584,6 +590,7 @@ export function* tick(peer: Peer, nowMs: number): Iterable<PeerOutput> {
       const silentMs = nowMs - peer.heardMs
       if (silentMs >= deadlines.silentMs)
         throw new SyncError('peer_silent', `nothing heard for ${Math.round(silentMs / 1000)} s`)
+      if (endless(peer, nowMs)) throw new SyncError('timed_out', 'a frame that was begun is not ended')
       // Our own silence counts too: the other end may be deaf behind its own slow sending, but must hear that we live.
       if (Math.max(silentMs, nowMs - peer.saidMs) < deadlines.pingMs) return
       if (nowMs - peer.saidMs < deadlines.pingMs / 3) return
@@ -591,6 +598,11 @@ export function* tick(peer: Peer, nowMs: number): Iterable<PeerOutput> {
       yield { to: 'wire', header: { type: 'ping', id: ++peer.pings } }
     }
   }
+}
+
+/** Whoever says a byte now and then is not silent and says nothing: a frame may be slow, but not stand still. */
+function endless({ begun, deadlines }: Peer, nowMs: number): boolean {
+  return begun !== null && nowMs - begun.sinceMs >= deadlines.silentMs + (begun.bytes / FRAME_BYTES_A_SECOND_MIN) * 1000
 }
 
 function expect(lastedMs: number, limitMs: number, what: string): void {

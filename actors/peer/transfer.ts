@@ -2,57 +2,32 @@
  * The pumps: file to message (`Upload`) and message to file (`Download`). Each owns a descriptor and closes it once.
  * When to run them, and what the peer is told, is for connection.ts.
  */
-import { closeSync, readSync, writeSync } from 'node:fs'
-import koffi from 'koffi'
+import { readSync, writeSync } from 'node:fs'
 import { SyncError } from '../../protocol/error.ts'
 import type { ArenaName } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
+import { closeDescriptor, type DescriptorTable, forgetDescriptor } from '../descriptors.ts'
 import { hashLeaves } from '../hasher/merkle.ts'
 import { bytesOfLeaves } from './peer.ts'
 
 const HASH_BYTES = 32
 
-/** Every descriptor that this thread owns: closed even if the thread ends by a fault. */
-const owned = new Set<Descriptor>()
-
-export function closeAllDescriptors(): void {
-  for (const descriptor of [...owned]) descriptor.close()
-}
-
-/** A descriptor that was handed to us. */
+/** A descriptor that was handed to us, and is noted in the table of this thread. */
 class Descriptor {
   readonly fd: number
+  readonly #table: DescriptorTable
   #open = true
 
-  constructor(fd: number) {
+  constructor(fd: number, table: DescriptorTable) {
     this.fd = fd
-    owned.add(this)
+    this.#table = table
   }
 
   close(): void {
     if (!this.#open) return
     this.#open = false
-    owned.delete(this)
+    forgetDescriptor(this.#table, this.fd)
     closeDescriptor(this.fd)
-  }
-}
-
-const closeRaw: ((fd: number) => number) | undefined =
-  process.platform === 'win32' ? undefined : koffi.load(null).func('int close(int)')
-
-/**
- * Closes a descriptor that another thread opened. Past Node, which keeps a list of descriptors for each thread and warns of
- * strangers. Nothing hangs on what close says: downloads are made durable by the arena, by another way.
- */
-export function closeDescriptor(fd: number): void {
-  if (closeRaw) {
-    closeRaw(fd)
-    return
-  }
-  try {
-    closeSync(fd)
-  } catch {
-    // It was none.
   }
 }
 
@@ -90,11 +65,11 @@ export class Upload {
   readonly #end: number
   #next: number
 
-  constructor(order: UploadOrder) {
+  constructor(order: UploadOrder, table: DescriptorTable) {
     this.arena = order.arena
     this.id = order.id
     this.urgent = order.urgent
-    this.#descriptor = new Descriptor(order.fd)
+    this.#descriptor = new Descriptor(order.fd, table)
     this.#size = order.size
     this.#next = order.from
     this.#end = order.from + order.count
@@ -147,8 +122,8 @@ export class Download {
   readonly #from: number
   readonly #leaves: Uint8Array
 
-  constructor(order: DownloadOrder) {
-    this.#descriptor = new Descriptor(order.fd)
+  constructor(order: DownloadOrder, table: DescriptorTable) {
+    this.#descriptor = new Descriptor(order.fd, table)
     this.#from = order.from
     this.#leaves = order.leaves
   }

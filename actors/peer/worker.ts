@@ -5,12 +5,13 @@
 import { parentPort, workerData } from 'node:worker_threads'
 import { toFailure } from '../../protocol/error.ts'
 import type { PeerCommand, PeerReport, PeerSettings } from '../../protocol/ports.ts'
+import { createDescriptorTable, type DescriptorTable } from '../descriptors.ts'
 import { Connection, farewell, type Surroundings } from './connection.ts'
 import { DEADLINES, type Deadlines } from './peer.ts'
 import { secureContextOf } from './secure.ts'
-import { closeAllDescriptors } from './transfer.ts'
 
 interface PeerWorkerData {
+  descriptors?: DescriptorTable
   deadlines?: Partial<Deadlines>
   tickMs?: number
 }
@@ -19,6 +20,7 @@ if (!parentPort) throw new Error('worker.ts is the entry of a worker thread')
 const supervisor = parentPort
 const data = (workerData ?? {}) as PeerWorkerData
 const deadlines: Deadlines = { ...DEADLINES, ...data.deadlines }
+const descriptors = data.descriptors ?? createDescriptorTable()
 const connections = new Map<number, Connection>()
 const counters = new Map<string, number>()
 let surroundings: Surroundings | undefined
@@ -34,6 +36,7 @@ function take(settings: PeerSettings): void {
     self: { id, name, software, addresses },
     secureContext: secureContextOf(settings),
     deadlines,
+    descriptors,
     now: () => performance.now(),
     report,
     count: counter => counters.set(counter, (counters.get(counter) ?? 0) + 1),
@@ -74,7 +77,7 @@ function obey(command: PeerCommand): void {
         connection.attach(command.arena, command.port)
         return
       }
-      farewell(command.port, { code: 'peer_closed', message: 'the connection is gone' })
+      farewell(command.port, { code: 'peer_closed', message: 'the connection is gone' }, descriptors)
       return
     }
     case 'rate':
@@ -113,6 +116,5 @@ const ticking = setInterval(() => {
   reportCounters()
 }, data.tickMs ?? 1000)
 
-process.on('exit', closeAllDescriptors)
 supervisor.on('message', obey)
 report({ type: 'ready' })

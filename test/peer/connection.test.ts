@@ -465,6 +465,63 @@ test.serial('breaches of the protocol close the connection with a reason', async
   t.is(await b.stop(), 0)
 })
 
+test.serial('what an arena does not get through waits at the other end, and all of it comes in the end', async t => {
+  const b = await Thread.start('b', { pingMs: 300, silentMs: 5000 })
+  const known = generateIdentity()
+  const stranger = await Stranger.dial(await b.listen([known]), known)
+  stranger.hello()
+  const { connection } = await b.reports.take('opened')
+  const arena = b.attach(connection, docs)
+  // Each header is 20 kB: a thousand of them do not fit into what may wait.
+  const filler = 'x'.repeat(20_000)
+  const messages = 1500
+  arena.post({ type: 'send', header: opening })
+  await stranger.inbox.take('arena_open')
+  for (let probe = 1; probe <= messages; probe++) stranger.say({ type: 'arena_probe', arena: docs, probe, filler })
+  await b.reports.take('count', report => (report.counters.peers_held_back ?? 0) > 0)
+  // It is not the other end that is silent now.
+  for (let ping = 0; ping < 20; ping++) await stranger.inbox.take('ping')
+  const waiting = arena.inbox.count('wire')
+  t.true(waiting <= 550, `${waiting} messages wait at the arena`)
+  t.true(stranger.socket.writableLength > 0, 'the rest waits at the sender')
+  for (let taken = 0; taken < messages; taken++) {
+    const { header } = await arena.inbox.take('wire')
+    t.is((header as { probe?: number }).probe, taken + 1)
+    arena.post({ type: 'taken', count: 1 })
+  }
+  stranger.socket.destroy()
+  t.is((await b.reports.take('closed')).failure.code, 'peer_closed')
+  await b.stop()
+})
+
+test.serial(
+  'a header that never ends and a frame that never ends are given up, however often a byte comes',
+  async t => {
+    const b = await Thread.start('b', { pingMs: 500, silentMs: 2000 })
+    const known = generateIdentity()
+    const address = await b.listen([known])
+    const ping = Buffer.from(JSON.stringify({ type: 'ping', id: 1 }))
+    for (const [what, beginning] of [
+      ['header', lengths(100_000, 0)],
+      ['frame', Buffer.concat([lengths(ping.length, 100_000), ping])],
+      ['lengths', Buffer.alloc(1)],
+    ] as const) {
+      const stranger = await Stranger.dial(address, known)
+      stranger.hello()
+      await b.reports.take('opened')
+      stranger.socket.write(beginning)
+      // Sooner than silence, and far from enough; a second byte of the lengths would be one too many.
+      const dribbling = setInterval(() => what !== 'lengths' && stranger.socket.write(' '), 100)
+      const { code, reason } = await stranger.inbox.take('close')
+      t.is(code, what === 'lengths' ? 'peer_silent' : 'timed_out', `${what}: ${reason}`)
+      await b.reports.take('closed', closed => closed.failure.code === code)
+      stranger.socket.destroy()
+      clearInterval(dribbling)
+    }
+    await b.stop()
+  },
+)
+
 test.serial('an arena can have a peer refused, with its reason', async t => {
   const { a, b } = await openPair()
   const arena = b.attach(1001, docs)
