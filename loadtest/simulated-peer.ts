@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { MessageChannel, type MessagePort } from 'node:worker_threads'
+import { createDescriptorTable } from '../actors/descriptors.ts'
 import { Connection, type Surroundings } from '../actors/peer/connection.ts'
 import { DEADLINES } from '../actors/peer/peer.ts'
 import { secureContextOf } from '../actors/peer/secure.ts'
@@ -22,6 +23,9 @@ export interface PeerEvents {
   arrived(bytes: number, content: Uint8Array): void
   wrong(what: string): void
 }
+
+/** Simulated arenas hand over no files: one table is enough for all. */
+const descriptors = createDescriptorTable()
 
 export class SimulatedPeer {
   readonly number: number
@@ -106,6 +110,7 @@ export class SimulatedPeer {
       self: { id: this.id, name: `loadtest-${this.number}`, software: 'realize loadtest', addresses: [] },
       secureContext: secureContextOf({ key, certificate: this.#certificate }),
       deadlines: DEADLINES,
+      descriptors,
       now: () => performance.now(),
       report: report => this.#heard(report),
       count: () => {},
@@ -132,7 +137,9 @@ export class SimulatedPeer {
     const { port1, port2 } = new MessageChannel()
     this.#port = port1
     port1.on('message', (message: FromPeer) => {
-      if (message.type === 'wire' && this.#port === port1) this.#arena?.heard(message.header, message.payload)
+      if (message.type !== 'wire') return
+      port1.postMessage({ type: 'taken', count: 1 } satisfies ToPeer)
+      if (this.#port === port1) this.#arena?.heard(message.header, message.payload)
     })
     this.#connection.attach(arena, port2)
     this.#arena?.open()
