@@ -37,6 +37,7 @@ export const EVENTS = {
   entry_refused: 'warn',
   entry_conflict: 'warn',
   entry_problem: 'warn',
+  content_lost: 'error',
   blob_fetched: 'debug',
   blob_invalid: 'warn',
   batch_applied: 'debug',

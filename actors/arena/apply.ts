@@ -15,6 +15,7 @@ import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
 import { needsCopy, workFor } from './plan.ts'
+import { standIn } from './power-loss.ts'
 import { type Entry, type Intent, type Kept, NO_STAMP, type Stamp, type Writer } from './store.ts'
 import {
   changeVersion,
@@ -44,6 +45,8 @@ const LOST_AND_FOUND = 'lost+found' as EntryPath
 const RESCUE_BYTES_MAX = 64 * 1024 * 1024
 /** A file that a folder keeps out waits so long for the peer that shows it, or for the end of what lives below. */
 const DISPLACED_MS = 5_000
+/** Content that no peer has is given up after this long, by who made it. */
+const LOST_MS = 30_000
 /** Pending entries looked at in one step. */
 const PLAN_STEP = 512
 const PLAN_PAGE = 256
@@ -97,6 +100,9 @@ export class Applier {
   #retries = 0
   #active = true
   #caughtUp: () => boolean = () => true
+  #everybodyHeard: () => boolean = () => false
+  /** Versions made here whose content no peer has, and since when that is known. */
+  readonly #lostSince = new Map<EntryPath, number>()
 
   constructor(context: ArenaContext, fetch: Fetcher, local: LocalChanges, versions: VersionStore, events: ApplyEvents) {
     this.#context = context
@@ -108,6 +114,11 @@ export class Applier {
 
   set caughtUp(test: () => boolean) {
     this.#caughtUp = test
+  }
+
+  /** Whether every peer of the arena is here and has said all that it has. */
+  set everybodyHeard(test: () => boolean) {
+    this.#everybodyHeard = test
   }
 
   /** Something became pending, or what hindered may be gone: go through what is pending once more. */
@@ -411,7 +422,53 @@ export class Applier {
       this.#fetching.delete(path)
       this.#retryLater()
     }
-    this.#passOn(path)
+    if (!this.#givenUp(path)) this.#passOn(path)
+  }
+
+  /**
+   * A power loss can take the content of a change whose announcement has got away. When all peers are here and none has it, nobody
+   * ever will: the peer that made the change replaces it by a new one, with what is left (standIn).
+   */
+  #givenUp(path: EntryPath): boolean {
+    const { store, settings, clock, problems } = this.#context
+    const entry = store.entry(path)
+    const lost = entry?.pending && entry.known.content.type === 'file' && entry.known.author === settings.author
+    if (!lost || this.#local.unsettled(path) || !this.#everybodyHeard()) {
+      this.#lostSince.delete(path)
+      return false
+    }
+    const sinceMs = this.#lostSince.get(path) ?? clock.nowMs()
+    this.#lostSince.set(path, sinceMs)
+    if (clock.nowMs() - sinceMs < LOST_MS) return false
+    this.#lostSince.delete(path)
+    const task = this.#fetching.get(path)
+    if (task) this.#cancel(task)
+    store.transact(writer => {
+      const known = changeVersion({
+        content: standIn(entry),
+        base: entry.known,
+        replica: store.state().replica,
+        count: writer.nextCount(),
+        author: settings.author,
+        firstScan: false,
+        policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
+        nowMs: clock.wallMs(),
+      })
+      const agrees = living(known)
+        ? entry.have !== null &&
+          sameContent(entry.have.content, known.content) &&
+          mtimeOf(entry.have.content) === mtimeOf(known.content)
+        : !living(entry.have)
+      writer.putEntry(
+        { ...entry, known, have: agrees ? known : entry.have, origin: null, pending: !agrees, announced: !agrees },
+        true,
+      )
+    })
+    log(this.#context, 'content_lost', { path, author: settings.author })
+    problems.set(path, 'its last content was lost before any peer had it: the one before it is shown', true)
+    this.#events.announced()
+    this.again()
+    return true
   }
 
   /** What has to wait here is announced without its content: others need not wait for us to hear of it. */
@@ -772,8 +829,8 @@ export class Applier {
     if (intent.source !== null) {
       const source = store.entry(intent.source)
       if (!source?.stamp || disk.move(intent.source, path, statOf(source)) !== 'placed') return 'unexpected'
-      const moved = disk.stat(path)
-      if (moved && content.type === 'file') disk.setMeta(path, moved, content.mtimeNs, content.exec)
+      // Still as it was before: what a user has written since keeps its own mtime, and is looked at.
+      if (content.type === 'file') disk.setMeta(path, statOf(source), content.mtimeNs, content.exec)
       return 'done'
     }
     if (disk.place(intent.slot as string, path, former) !== 'placed') return 'unexpected'

@@ -8,6 +8,7 @@
  */
 import { SyncError, toFailure } from '../../protocol/error.ts'
 import type { PeerId } from '../../protocol/ids.ts'
+import { authorOf } from '../../protocol/peer-id.ts'
 import type { ArenaControl, ArenaSettings, FromPeer, HashResult } from '../../protocol/ports.ts'
 import { type ArenaStatus, PROBLEMS_MAX } from '../../protocol/status.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
@@ -20,8 +21,9 @@ import { diskReason, Fetcher } from './fetch.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import { LocalChanges } from './local.ts'
 import type { Digest } from './merkle-set.ts'
+import { doubted } from './power-loss.ts'
 import { Server } from './serve.ts'
-import { type Entry, NO_STAMP } from './store.ts'
+import type { Entry } from './store.ts'
 import { Verify, type VerifyOutcome } from './verify.ts'
 import { living } from './version.ts'
 import { VersionStore } from './versions.ts'
@@ -128,13 +130,16 @@ export class Arena {
     this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch)
     this.#apply.caughtUp = () =>
       [...this.#feed.sessions.values()].every(session => !session.state || session.received >= session.state.seq)
+    this.#apply.everybodyHeard = () =>
+      this.#context.settings.peers.every(
+        peer => authorOf(peer) === this.#context.settings.author || this.#feed.hasSaidAll(peer),
+      )
   }
 
   /** Checks the root, recovers what a kill left half done, and begins the first scan. */
   start(): void {
     const { settings } = this.#context
     this.#powerLost = this.#context.store.state().boot !== this.#parts.boot
-    this.#suspectVolatile()
     this.#paused = settings.paused
     this.#border(() => {
       // The root first: what was begun in one folder must not be finished in another.
@@ -148,6 +153,7 @@ export class Arena {
     this.#border(() => {
       this.#apply.recover(this.#powerLost)
       this.#recovered = true
+      this.#suspectVolatile()
     })
     return this.#recovered
   }
@@ -327,7 +333,7 @@ export class Arena {
     timers.set('rescan', clock.nowMs() + waitMs, () => this.#rescanAgain())
   }
 
-  /** After the machine itself went down, what was not known to be durable is looked at again. */
+  /** After the machine itself went down, what was not known to be durable is looked at again: what was just recovered as well. */
   #suspectVolatile(): void {
     const { store } = this.#context
     const { boot, durableSeq } = store.state()
@@ -339,11 +345,21 @@ export class Arena {
       if (page.length < 1000) break
       after = (page.at(-1) as Entry).seq
     }
+    // What is shown here and was not announced has no number of its own.
+    for (let after: Entry['path'] | null = null; ; ) {
+      const page: Entry['path'][] = store.pendingPage(after, 1000)
+      for (const path of page) {
+        const entry = store.entry(path)
+        if (entry && entry.seq <= durableSeq && entry.have !== null && entry.former !== null) suspects.push(entry)
+      }
+      if (page.length < 1000) break
+      after = page.at(-1) as Entry['path']
+    }
     if (suspects.length === 0) return store.transact(writer => writer.setState({ boot: this.#parts.boot }))
     // The boot is written down when all have been looked at: a kill before that must not make them trusted.
     this.#suspecting = true
     store.transact(writer => {
-      for (const entry of suspects) if (entry.stamp) writer.putEntry({ ...entry, stamp: NO_STAMP }, false)
+      for (const entry of suspects) if (entry.stamp) writer.putEntry({ ...entry, stamp: doubted(entry.stamp) }, false)
     })
     this.#local.suspect(suspects.map(entry => entry.path))
   }

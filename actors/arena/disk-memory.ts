@@ -7,6 +7,7 @@
 import type { EntryPath } from '../../protocol/ids.ts'
 import { OWN_FOLDER } from '../../protocol/path.ts'
 import { type Disk, DiskError, type DiskStat, type PlaceResult } from './disk.ts'
+import { Journal, type PowerLoss, type TornFile } from './disk-journal.ts'
 import {
   checkOwnName,
   demandFile,
@@ -19,30 +20,7 @@ import {
   VERSIONS,
   withExec,
 } from './disk-rules.ts'
-
-interface Inode {
-  ino: bigint
-  mtimeNs: bigint
-  ctimeNs: bigint
-  mode: number
-  links: number
-}
-interface FileNode extends Inode {
-  type: 'file'
-  /** Never changed in place: a snapshot shares it. */
-  bytes: Uint8Array
-  /** Programs that have it open for writing. */
-  writers: number
-}
-interface FolderNode extends Inode {
-  type: 'dir'
-  children: Map<string, TreeNode>
-}
-interface LinkNode extends Inode {
-  type: 'symlink'
-  target: string
-}
-type TreeNode = FileNode | FolderNode | LinkNode
+import { copyTree, type FileNode, type FolderNode, type Inode, type LinkNode, type TreeNode } from './memory-tree.ts'
 
 export interface MemoryDiskOptions {
   /** The clock of this disk: what a write sets mtime and ctime to. */
@@ -75,7 +53,9 @@ export class MemoryDisk implements Disk {
   #inoNext = 2n
   #fdNext = FIRST_FD
   readonly #open = new Map<number, FileNode>()
-  #syncs: { snapshot: FolderNode; done: (error: DiskError | null) => void }[] = []
+  /** What happened since `#durable`. */
+  readonly #journal = new Journal()
+  #syncs: { snapshot: FolderNode; position: number; done: (error: DiskError | null) => void }[] = []
 
   constructor(options: MemoryDiskOptions) {
     this.#nowNs = options.nowNs
@@ -169,7 +149,7 @@ export class MemoryDisk implements Disk {
     if (node.bytes.length !== size) node.bytes = resized(node.bytes, size)
     if (exec !== isExec(node)) node.mode = withExec(node.mode, exec)
     node.mtimeNs = mtimeNs
-    node.ctimeNs = this.#nowNs()
+    this.#changed(node)
     return statOf(node)
   }
 
@@ -197,8 +177,7 @@ export class MemoryDisk implements Disk {
     this.#mayFail('stageTakeKept', slot)
     const versions = this.#own(VERSIONS, kept)
     const node = versions.children.get(kept) ?? fail('ENOENT', kept)
-    this.#drop(versions, kept)
-    this.#put(this.#own(STAGING, slot), slot, node)
+    this.#rename(versions, kept, this.#own(STAGING, slot), slot, node)
   }
 
   stageStat(slot: string): DiskStat | null {
@@ -224,8 +203,7 @@ export class MemoryDisk implements Disk {
     const there = folder.children.get(name)
     if (expected === null) {
       if (there !== undefined) return 'unexpected'
-      this.#drop(staging, slot)
-      this.#put(folder, name, staged)
+      this.#rename(staging, slot, folder, name, staged)
       return 'placed'
     }
     refuseFolder(expected, path)
@@ -235,6 +213,10 @@ export class MemoryDisk implements Disk {
     folder.children.set(name, staged)
     for (const node of [staged, there]) node.ctimeNs = now
     for (const node of [staging, folder]) node.mtimeNs = now
+    this.#journal.together(() => {
+      this.#journal.name({ folder: staging, name: slot, node: there, before: staged })
+      this.#journal.name({ folder, name, node: staged, before: there })
+    })
     return 'placed'
   }
 
@@ -245,8 +227,7 @@ export class MemoryDisk implements Disk {
     const { folder, name } = this.#parent(path)
     const node = folder.children.get(name)
     if (node === undefined || !isExpected(statOf(node), expected)) return 'unexpected'
-    this.#drop(folder, name)
-    this.#put(staging, slot, node)
+    this.#rename(folder, name, staging, slot, node)
     return 'placed'
   }
 
@@ -258,8 +239,7 @@ export class MemoryDisk implements Disk {
     if (node === undefined || !isExpected(statOf(node), expected)) return 'unexpected'
     if (target.folder.children.has(target.name)) return 'unexpected'
     if (`${to}/`.startsWith(`${from}/`)) fail('EINVAL', to)
-    this.#drop(source.folder, source.name)
-    this.#put(target.folder, target.name, node)
+    this.#rename(source.folder, source.name, target.folder, target.name, node)
     return 'placed'
   }
 
@@ -285,7 +265,7 @@ export class MemoryDisk implements Disk {
     else if (node.writers > 0) fail('EBUSY', path)
     if (exec !== null && exec !== isExec(node)) node.mode = withExec(node.mode, exec)
     if (mtimeNs !== null) node.mtimeNs = mtimeNs
-    node.ctimeNs = this.#nowNs()
+    this.#changed(node)
     return 'placed'
   }
 
@@ -297,8 +277,7 @@ export class MemoryDisk implements Disk {
     const versions = this.#own(VERSIONS, kept)
     const node = staging.children.get(slot) ?? fail('ENOENT', slot)
     if (versions.children.has(kept)) fail('EEXIST', kept)
-    this.#drop(staging, slot)
-    this.#put(versions, kept, node)
+    this.#rename(staging, slot, versions, kept, node)
   }
 
   linkKept(kept: string, path: EntryPath): PlaceResult {
@@ -331,7 +310,7 @@ export class MemoryDisk implements Disk {
 
   /** Covers what was written before the call. With `autoSync` it calls back before it returns. */
   sync(done: (error: DiskError | null) => void): void {
-    this.#syncs.push({ snapshot: copyTree(this.#root), done })
+    this.#syncs.push({ snapshot: copyTree(this.#root), position: this.#journal.position, done })
     if (this.autoSync) this.completeSync()
   }
 
@@ -384,8 +363,11 @@ export class MemoryDisk implements Disk {
   completeSync(code: string | null = null): void {
     const syncs = this.#syncs
     this.#syncs = []
-    for (const { snapshot, done } of syncs) {
-      if (code === null) this.#durable = snapshot
+    for (const { snapshot, position, done } of syncs) {
+      if (code === null) {
+        this.#durable = snapshot
+        this.#journal.durable(position)
+      }
       done(code === null ? null : new DiskError(code, `${code}: sync`))
     }
   }
@@ -394,11 +376,19 @@ export class MemoryDisk implements Disk {
     return this.#syncs.length
   }
 
-  /** Power loss: back to what the last completed sync covered. Open descriptors and waiting syncs are gone. */
-  crash(): void {
-    this.#root = copyTree(this.#durable)
+  /**
+   * Power loss: back to what the last completed sync covered, with what else `loss` leaves. Open descriptors and waiting syncs are
+   * gone. Returns the files that show what nobody wrote.
+   */
+  crash(loss: PowerLoss = { steps: 'none', torn: 0, chance: () => 0 }): TornFile[] {
+    const { root, torn } = this.#journal.after(this.#durable, loss)
+    this.#root = root
+    // After it has started again, nothing is only in memory.
+    this.#durable = copyTree(root)
+    this.#journal.clear()
     this.#syncs = []
     this.#open.clear()
+    return torn
   }
 
   // The user's side. Paths are strings: users may touch our own folder, too. Throws DiskError like the system calls would.
@@ -428,10 +418,8 @@ export class MemoryDisk implements Disk {
       if (there.type === 'dir' && node.type !== 'dir') fail('EISDIR', to)
       if (there.type !== 'dir' && node.type === 'dir') fail('ENOTDIR', to)
       if (there.type === 'dir' && there.children.size > 0) fail('ENOTEMPTY', to)
-      this.#drop(target.folder, target.name)
     }
-    this.#drop(source.folder, source.name)
-    this.#put(target.folder, target.name, node)
+    this.#rename(source.folder, source.name, target.folder, target.name, node)
   }
 
   link(from: string, to: string): void {
@@ -442,7 +430,11 @@ export class MemoryDisk implements Disk {
   /** A file, symlink or folder with all that is in it; nothing if it is not there. */
   remove(path: string): void {
     const { folder, name } = this.#parent(path)
-    if (folder.children.has(name)) this.#drop(folder, name)
+    const node = folder.children.get(name)
+    if (node === undefined) return
+    // Not one step on a disk: what is in it goes first.
+    if (node.type === 'dir') for (const child of [...node.children.keys()]) this.remove(`${path}/${child}`)
+    this.#drop(folder, name)
   }
 
   mkdir(path: string): void {
@@ -456,13 +448,13 @@ export class MemoryDisk implements Disk {
   chmod(path: string, mode: number): void {
     const node = this.#demand(path)
     node.mode = mode
-    node.ctimeNs = this.#nowNs()
+    this.#changed(node)
   }
 
   touch(path: string, mtimeNs: bigint): void {
     const node = this.#demand(path)
     node.mtimeNs = mtimeNs
-    node.ctimeNs = this.#nowNs()
+    this.#changed(node)
   }
 
   /** Some program has the file open for writing until what is returned is called. */
@@ -495,10 +487,13 @@ export class MemoryDisk implements Disk {
 
   #put(folder: FolderNode, name: string, node: TreeNode): void {
     if (folder.children.has(name)) this.#drop(folder, name)
+    const isNew = node.links === 0
     folder.children.set(name, node)
     node.links++
     node.ctimeNs = this.#nowNs()
     folder.mtimeNs = node.ctimeNs
+    this.#journal.name({ folder, name, node, before: null })
+    if (isNew && node.type === 'file') this.#journal.state(node)
   }
 
   #putNew(path: string, node: TreeNode): void {
@@ -513,12 +508,32 @@ export class MemoryDisk implements Disk {
     node.links--
     node.ctimeNs = this.#nowNs()
     folder.mtimeNs = node.ctimeNs
+    this.#journal.name({ folder, name, node: null, before: node })
+  }
+
+  /** One step, over whatever is there. */
+  #rename(from: FolderNode, name: string, to: FolderNode, toName: string, node: TreeNode): void {
+    this.#journal.together(() => {
+      if (to.children.has(toName)) this.#drop(to, toName)
+      this.#drop(from, name)
+      // It has a name all the time.
+      node.links++
+      this.#put(to, toName, node)
+      node.links--
+    })
+  }
+
+  /** Its metadata changed. */
+  #changed(node: TreeNode): void {
+    node.ctimeNs = this.#nowNs()
+    if (node.type === 'file') this.#journal.state(node)
   }
 
   #setContent(node: FileNode, bytes: Uint8Array): void {
     node.bytes = bytes
     node.mtimeNs = this.#nowNs()
     node.ctimeNs = node.mtimeNs
+    this.#journal.state(node)
   }
 
   #copy(slot: string, source: FileNode): void {
@@ -658,20 +673,6 @@ function resized(bytes: Uint8Array, size: number): Uint8Array {
   const content = new Uint8Array(size)
   content.set(bytes.subarray(0, size))
   return content
-}
-
-/** A copy with the same inodes and hard links; contents are shared, as nothing changes them in place. */
-function copyTree(root: FolderNode): FolderNode {
-  const copies = new Map<TreeNode, TreeNode>()
-  const copyOf = (node: TreeNode): TreeNode => {
-    const known = copies.get(node)
-    if (known !== undefined) return known
-    const copy = node.type === 'file' ? { ...node, writers: 0 } : { ...node }
-    copies.set(node, copy)
-    if (copy.type === 'dir') copy.children = new Map([...copy.children].map(([name, child]) => [name, copyOf(child)]))
-    return copy
-  }
-  return copyOf(root) as FolderNode
 }
 
 function usedBytes(node: TreeNode, seen = new Set<TreeNode>()): number {

@@ -14,6 +14,7 @@ import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
 import { compareTree } from './order.ts'
+import { isLostWrite, leftBehind } from './power-loss.ts'
 import type { Entry, Stamp, Writer } from './store.ts'
 import { type Content, changeVersion, living, meet, mtimeOf, sameContent, type Version } from './version.ts'
 import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
@@ -777,12 +778,9 @@ export class LocalChanges {
       )
       return 'announced'
     }
-    if (entry && suspect && undone(entry, content)) {
+    if (entry && suspect && isLostWrite(entry, content, stamp)) {
       // Not a user's change: the power went before it was durable. What is known is to come again.
-      writer.putEntry(
-        { ...entry, have: leftBehind(entry, content), stamp, pending: true, announced: false, former: null },
-        false,
-      )
+      writer.putEntry({ ...entry, have: leftBehind(entry, content), stamp, pending: true, announced: false }, false)
       return 'pending'
     }
     const version = changeVersion({
@@ -837,20 +835,6 @@ export class LocalChanges {
 
 function onDisk(entry: Entry): boolean {
   return entry.stamp !== null || entry.dormant || entry.have?.content.type === 'dir'
-}
-
-/** Missing, empty, or what was there before: as a disk that lost its last writes shows it. */
-function undone(entry: Entry, content: Content): boolean {
-  if (content.type === 'gone') return living(entry.known)
-  if (content.type === 'file' && content.size === 0) return true
-  return entry.former !== null && sameContent(entry.former.content, content)
-}
-
-/** What a disk shows that lost its last writes: what was there before, a piece of something, or nothing. */
-function leftBehind({ known, former }: Entry, content: Content): Version | null {
-  if (content.type === 'gone') return null
-  if (former && sameContent(former.content, content)) return former
-  return { ...(former ?? known), content, vector: former?.vector ?? [] }
 }
 
 /** The same content and the same mtime: nothing to say. */

@@ -1,6 +1,19 @@
 /** One peer dies at every single step of applying and comes back: the end is that of an undisturbed run, names and all. */
 import test from 'ava'
-import { assertAgree, connect, disconnect, Killed, makePair, type Peer, pass, settle, type World } from './_pair.ts'
+import type { DiskStat } from '../../actors/arena/disk.ts'
+import type { EntryPath } from '../../protocol/ids.ts'
+import {
+  assertAgree,
+  connect,
+  disconnect,
+  Killed,
+  makePair,
+  type Peer,
+  pass,
+  settle,
+  turn,
+  type World,
+} from './_pair.ts'
 
 interface Scene {
   world: World
@@ -223,3 +236,114 @@ test('the power loss brought back what an edit had replaced: the edit is fetched
   t.true(b.contents().has('before'), 'what was found is in the version store')
   assertAgree(t, world)
 })
+
+for (const [torn, bytes] of Object.entries({
+  'cut short': 'annou',
+  'full of zeros': '\0'.repeat(9),
+  'half of zeros': 'annou\0\0\0\0',
+  'made of old and new': 'announcre',
+})) {
+  test(`the power loss left an edit ${torn}: it is fetched again, and what was found is nowhere but in the version store`, t => {
+    const { world, a, b } = announcedThenOff('before', peer => {
+      const { mtimeNs } = statOf(peer, 'f')
+      leave(peer, bytes)
+      peer.disk.touch('f', mtimeNs)
+    })
+    t.deepEqual(a.tree(), { f: 'announced' })
+    t.true(b.contents().has(bytes))
+    assertAgree(t, world)
+  })
+}
+
+/** A change that b has announced, and whose content nobody has fetched when the power goes at b. */
+function announcedOnly(before: string | null, left: (b: Peer) => void): Scene {
+  const scene = makePair()
+  const { world, a, b } = scene
+  if (before !== null) b.write('f', before)
+  settle(world)
+  b.write('f', 'announced')
+  until(world, 'a hears of it', () => a.entry('f')?.pending === true)
+  b.stop()
+  left(b)
+  b.boot = 'boot-2'
+  return scene
+}
+
+test('what was before takes the place of an edit that the power loss took before anybody had it', t => {
+  const { world, a, b } = announcedOnly('before', peer => leave(peer, 'before'))
+  b.start()
+  settle(world)
+  pass(world, 5 * 60_000)
+  t.deepEqual(a.tree(), { f: 'before' })
+  t.true(b.logged.includes('content_lost'))
+  assertAgree(t, world)
+})
+
+test('a new file that the power loss took before anybody had it is deleted, and its torn rest is kept as a version', t => {
+  const { world, a, b } = announcedOnly(null, peer => {
+    const { mtimeNs } = statOf(peer, 'f')
+    leave(peer, 'annou\0\0\0\0')
+    peer.disk.touch('f', mtimeNs)
+  })
+  b.start()
+  settle(world)
+  pass(world, 5 * 60_000)
+  t.deepEqual(a.tree(), {})
+  t.deepEqual([...b.contents()], ['annou\0\0\0\0'])
+  assertAgree(t, world)
+})
+
+test('lost content is not given up while a peer is away that may have it', t => {
+  const { world, a, b } = announcedOnly('before', peer => leave(peer, 'before'))
+  a.stop()
+  b.configure({ peers: [a.id] })
+  b.start()
+  pass(world, 60 * 60_000)
+  t.true(b.entry('f')?.pending)
+  t.false(b.logged.includes('content_lost'))
+  t.regex(b.state.missing.join(), /no peer is connected that has it/)
+})
+
+test('a file that was to be moved, and is edited before it is, stays with its edit', t => {
+  const { world, a, b } = makePair()
+  a.write('old', 'content')
+  settle(world)
+  // The move is chosen, and waits for the batch before it.
+  const completeSync = b.disk.completeSync.bind(b.disk)
+  b.disk.completeSync = () => {}
+  a.write('first', 'x')
+  until(world, 'b syncs a batch', () => b.disk.syncsWaiting > 0 && b.disk.stageList().length > 0)
+  a.rename('old', 'new')
+  until(world, 'b hears of the rename', () => b.entry('new')?.pending === true)
+  b.write('old', 'edited!')
+  until(world, 'b has made it a version', () => b.entry('old')?.have?.author.startsWith('B') === true)
+  b.disk.completeSync = completeSync
+  settle(world)
+  t.deepEqual(a.tree(), { first: 'x', new: 'content', old: 'edited!' })
+  assertAgree(t, world)
+})
+
+test('a folder that was made for what does not come after all goes again', t => {
+  const { world, a, b } = makePair()
+  settle(world)
+  a.mkdir('folder')
+  a.write('folder/f', 'content')
+  until(world, 'b hears of it', () => b.entry('folder/f')?.pending === true)
+  a.remove('folder')
+  a.touch('folder/f', 'folder')
+  settle(world)
+  t.deepEqual(b.tree(), {})
+  assertAgree(t, world)
+})
+
+function until(world: World, what: string, holds: () => boolean): void {
+  for (let turns = 0; !holds(); turns++) {
+    if (turns > 10_000) throw new Error(`it does not come to this: ${what}`)
+    turn(world)
+    world.nowMs += 1
+  }
+}
+
+function statOf(peer: Peer, path: string): DiskStat {
+  return peer.disk.stat(path as EntryPath) as DiskStat
+}

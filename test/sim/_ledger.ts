@@ -22,6 +22,14 @@ export class Ledger {
     this.required.set(key, by)
   }
 
+  /** What a power loss made of a file, and a store can tell. */
+  readonly torn = new Set<string>()
+
+  /** A user did something with a file that shows this: what was torn is theirs from now on. */
+  handled(key: string | null, by: Written): void {
+    if (key !== null && this.torn.delete(key)) this.written.set(key, by)
+  }
+
   /** A user replaced or deleted it, having it on the disk. */
   ended(key: string | null): void {
     if (key !== null) this.required.delete(key)

@@ -62,13 +62,23 @@ export class SimulatedTables implements Tables {
   #writes: Write[] = []
   readonly #commit: () => void
   readonly #flush: (complete: () => void) => void
+  readonly #background: (complete: () => void) => void
 
-  /** `commit` is called before each transaction ends, and may throw; `flush` when durability is asked for. */
-  constructor(tables: MemoryTables, commit: () => void, flush: (complete: () => void) => void) {
+  /**
+   * `commit` is called before each transaction ends, and may throw; `flush` when durability is asked for; `background` after each
+   * transaction, which becomes durable soon by itself.
+   */
+  constructor(
+    tables: MemoryTables,
+    commit: () => void,
+    flush: (complete: () => void) => void,
+    background: (complete: () => void) => void,
+  ) {
     this.#live = tables
     this.#durable = tables.snapshot()
     this.#commit = commit
     this.#flush = flush
+    this.#background = background
   }
 
   get(table: TableName, key: Buffer): unknown {
@@ -96,20 +106,28 @@ export class SimulatedTables implements Tables {
       this.#commit()
     })
     this.#log.push(this.#writes)
+    this.#background(this.#covering())
   }
 
   flushed(done: () => void): void {
-    const until = this.#log.length
-    const durable = this.#durable
+    const complete = this.#covering()
     this.#flush(() => {
-      if (durable !== this.#durable) return
-      this.#makeDurable(until - this.#flushedBefore)
-      this.#flushedBefore = Math.max(this.#flushedBefore, until)
+      complete()
       done()
     })
   }
   /** Transactions that have left the log. */
   #flushedBefore = 0
+
+  /** Makes durable what is in the log now. */
+  #covering(): () => void {
+    const until = this.#flushedBefore + this.#log.length
+    return () => {
+      if (until <= this.#flushedBefore) return
+      this.#makeDurable(until - this.#flushedBefore)
+      this.#flushedBefore = until
+    }
+  }
 
   #makeDurable(count: number): void {
     if (count <= 0) return
@@ -131,6 +149,7 @@ export class SimulatedTables implements Tables {
   /** What is left after the power went: all that was flushed, and this part, 0 to 1, of the transactions since. */
   afterPowerLoss(part: number): MemoryTables {
     this.#makeDurable(Math.floor(part * this.#log.length))
+    this.#flushedBefore = Number.POSITIVE_INFINITY
     return this.#durable.snapshot()
   }
 }

@@ -47,12 +47,17 @@ export type Action =
   | { readonly do: 'bulk'; readonly path: string; readonly text: string; readonly count: number }
   /** The process ends, at once or inside its next `after` changes of disk or store, and starts again. */
   | { readonly do: 'kill'; readonly after: number; readonly downMs: number }
-  /** The machine goes down. `disk`: what it had written was durable; `store` 0 to 1: how much of what was not yet flushed survives. */
+  /**
+   * The machine goes down. `disk`: what it had written was durable; `store` 0 to 1: how much of what was not yet flushed survives.
+   * `left`: what else of the steps since the last sync, with `torn`, 0 to 1, the part of new content that is torn.
+   */
   | {
       readonly do: 'power'
       readonly after: number
       readonly disk: boolean
       readonly store: number
+      readonly left?: 'first' | 'some' | 'all'
+      readonly torn?: number
       readonly downMs: number
     }
   | { readonly do: 'backup' }
@@ -127,6 +132,17 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     return random() < 0.3 ? { do: 'bulk', path: path(), text: text(), count: 18 } : { do: 'overflow' }
   }
 
+  function powerLoss(): Action {
+    return {
+      do: 'power',
+      after: random() < 0.3 ? 0 : 1 + below(12),
+      disk: random() < 0.15,
+      store: pickOf([0, 1, random()]),
+      ...(random() < 0.7 && { left: pickOf(['first', 'some', 'all'] as const), torn: pickOf([0, 0.5, 1]) }),
+      downMs: pickOf([50, 500, 5_000, 30_000]),
+    }
+  }
+
   function faultAction(): Action {
     const downMs = pickOf([50, 500, 5_000, 30_000])
     const after = random() < 0.3 ? 0 : 1 + below(12)
@@ -160,7 +176,7 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
       case 'kill':
         return { do: 'kill', after, downMs }
       case 'power':
-        return { do: 'power', after, disk: random() < 0.3, store: pickOf([0, 1, random()]), downMs }
+        return powerLoss()
       case 'lose_store':
       case 'restore_store':
         return { do: kind, downMs }
@@ -184,6 +200,9 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
       steps.push({ phase, atMs: Math.round(atMs), peer, ...userAction() })
       if (faults !== 'none' && random() < 0.12)
         steps.push({ phase, atMs: Math.round(atMs), peer: below(peers), ...faultAction() })
+      // The machine that was just written to, before that is durable.
+      if (faults === 'power' && random() < 0.1)
+        steps.push({ phase, atMs: Math.round(atMs) + pickOf([0, 20, 150, 900]), peer, ...powerLoss() })
       atMs += random() < 0.2 ? below(4_000) : below(2 * tempo)
     }
   }

@@ -119,13 +119,24 @@ export class User {
     const { disk } = this.#at
     const files = pathsOf(disk).filter(path => disk.stat(path as EntryPath)?.type === 'file')
     const path = files[Math.floor(pick * files.length)]
-    if (path !== undefined) this.#try(() => work(path))
+    if (path === undefined) return
+    this.#handled(path)
+    this.#try(() => work(path))
   }
 
   #withAny(pick: number, work: (path: string) => void): void {
     const paths = pathsOf(this.#at.disk)
     const path = paths[Math.floor(pick * paths.length)]
-    if (path !== undefined) this.#try(() => work(path))
+    if (path === undefined) return
+    this.#handled(path)
+    this.#try(() => work(path))
+  }
+
+  /** Theirs from now on, with all that is in it. */
+  #handled(path: string): void {
+    const { disk, ledger, peer, nowMs } = this.#at
+    const below = disk.stat(path as EntryPath)?.type === 'dir' ? pathsOf(disk, path) : []
+    for (const one of [path, ...below]) ledger.handled(contentKey(disk, one), { peer, path: one, atMs: nowMs() })
   }
 
   #makeFolders(path: string): void {
@@ -219,6 +230,8 @@ export class User {
     const b = paths[Math.floor(other * paths.length)]
     if (a === undefined || b === undefined || a === b || `${a}/`.startsWith(`${b}/`) || `${b}/`.startsWith(`${a}/`))
       return
+    this.#handled(a)
+    this.#handled(b)
     this.#try(() => {
       this.#rename(a, `${a}.swap`)
       this.#rename(b, a)

@@ -5,19 +5,20 @@
 import { createHash } from 'node:crypto'
 import { Arena } from '../../actors/arena/arena.ts'
 import { type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
+import type { TornFile } from '../../actors/arena/disk-journal.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
 import type { Store } from '../../actors/arena/store.ts'
 import { openStore } from '../../actors/arena/store-tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { engine } from '../../actors/hasher/engine.ts'
-import { hashLeaves, leafCount } from '../../actors/hasher/merkle.ts'
+import { hashLeaves, hashSmall, leafCount } from '../../actors/hasher/merkle.ts'
 import { type ErrorCode, type Failure, SyncError } from '../../protocol/error.ts'
 import type { ArenaName, Author, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
 import type { ArenaReport, ArenaSettings, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import { randomFrom } from '../system/_random.ts'
-import { bytesHeld, contentsOf, Ledger } from './_ledger.ts'
+import { bytesHeld, bytesKey, contentsOf, Ledger, pathsOf } from './_ledger.ts'
 import { Killed, SimulatedDisk, SimulatedTables, SimulationFailure } from './_parts.ts'
 import type { Script, Step } from './_script.ts'
 import { User } from './_user.ts'
@@ -25,12 +26,16 @@ import { User } from './_user.ts'
 const START_MS = Date.UTC(2026, 0, 1)
 const ARENA = 'sim' as ArenaName
 const RESCAN_MS = 60_000
+/** A transaction is durable after this long, asked for or not. */
+const STORE_DURABLE_MS = 100
 const LETTERS = 'ABCDEFGHIJ'
 /** More events than this in one phase: the world runs in circles. */
 const EVENTS_MAX = 1_500_000
 const HASH_BYTES = 32
 /** Characters of the trace that are hashed at once. */
 const TRACE_CHUNK = 16_384
+
+type PowerStep = Extract<Step, { do: 'power' }>
 
 export interface Peer {
   readonly index: number
@@ -236,6 +241,7 @@ export class World {
           if (peer.life === life) this.#enter(peer, () => complete())
         })
       },
+      complete => this.after(STORE_DURABLE_MS, complete),
     )
   }
 
@@ -362,22 +368,47 @@ export class World {
     })
   }
 
-  #powerLoss(peer: Peer, disk: boolean, part: number): void {
-    const held = new Set(this.peers.flatMap(other => [...bytesHeld(other.disk)]))
-    if (disk) peer.disk.completeSync()
+  #powerLoss(peer: Peer, { disk, store, left, torn = 0 }: PowerStep): void {
+    const held = bytesHeld(peer.disk)
     if (disk) {
+      peer.disk.completeSync()
       peer.disk.sync(() => {})
       peer.disk.completeSync()
     }
-    peer.disk.crash()
+    const tornFiles = peer.disk.crash({ steps: left ?? 'none', torn, chance: () => this.chance() })
     peer.boot++
-    peer.tables = this.#newTables(peer.tables.afterPowerLoss(part), () => peer)
-    // What a living peer has only staged, it may have no use for in the end.
-    const left = new Set(
-      this.peers.flatMap(other => [...(other.arena ? contentsOf(other.disk) : bytesHeld(other.disk))]),
-    )
+    peer.tables = this.#newTables(peer.tables.afterPowerLoss(store), () => peer)
+    this.#noteTorn(peer, tornFiles)
+    // What others have only staged, they may have no use for in the end.
+    const others = this.peers.flatMap(other => (other === peer ? [] : [...contentsOf(other.disk)]))
+    const kept = new Set([...bytesHeld(peer.disk), ...others])
     // What was on that disk alone, and not yet durable, nobody can bring back.
-    for (const key of held) if (!left.has(key)) this.ledger.ended(key)
+    for (const key of held) if (!kept.has(key)) this.ledger.ended(key)
+  }
+
+  /** Torn content that the store cannot tell from a user's, because it never saw the whole, is what its user finds and keeps. */
+  #noteTorn(peer: Peer, tornFiles: readonly TornFile[]): void {
+    if (tornFiles.length === 0) return
+    const files = new Map(tornFiles.map(file => [file.ino, file]))
+    const store = openStore({
+      tables: peer.tables.snapshot(),
+      digest,
+      newReplica: () => '0'.repeat(16) as ReplicaId,
+      newSession: () => '0'.repeat(16) as SessionToken,
+      boot: '',
+    })
+    for (const path of pathsOf(peer.disk)) {
+      const stat = peer.disk.stat(path as EntryPath)
+      const file = files.get(stat?.ino ?? 0n)
+      if (stat === null || file === undefined) continue
+      const have = store.entry(path as EntryPath)?.have?.content
+      const known = have?.type === 'file' && have.hash === hashSmall(file.whole) && have.mtimeNs >= stat.mtimeNs
+      this.note(`${peer.name} has ${path} torn, ${known ? 'and can tell' : 'which it cannot tell'}`)
+      this.count(known ? 'torn' : 'torn unseen')
+      const key = bytesKey(file.bytes)
+      if (known) this.ledger.torn.add(key)
+      else this.ledger.written.set(key, { peer: peer.index, path, atMs: this.nowMs })
+    }
   }
 
   // Disk
@@ -651,7 +682,7 @@ export class World {
       case 'kill':
         return this.#kill(peer, step.after, step.downMs, () => {})
       case 'power':
-        return this.#kill(peer, step.after, step.downMs, () => this.#powerLoss(peer, step.disk, step.store))
+        return this.#kill(peer, step.after, step.downMs, () => this.#powerLoss(peer, step))
       case 'backup':
         peer.backup = peer.tables.snapshot()
         return
