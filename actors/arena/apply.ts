@@ -432,7 +432,9 @@ export class Applier {
   #givenUp(path: EntryPath): boolean {
     const { store, settings, clock, problems } = this.#context
     const entry = store.entry(path)
-    const lost = entry?.pending && entry.known.content.type === 'file' && entry.known.author === settings.author
+    const ours = entry?.pending && entry.known.content.type === 'file' && entry.known.author === settings.author
+    // What the fetcher goes on asking for is not kept away by this disk.
+    const lost = ours && entry.known.content.type === 'file' && this.#fetch.wanted(path, entry.known.content.hash)
     if (!lost || this.#local.unsettled(path) || !this.#everybodyHeard()) {
       this.#lostSince.delete(path)
       return false
