@@ -65,7 +65,7 @@ interface Task {
 export interface ApplyEvents {
   announced(): void
   changed(): void
-  /** Rules may have come with what was applied. */
+  /** Rules may have come with what was applied, or gone with it. */
   rulesApplied(path: EntryPath): void
 }
 
@@ -94,6 +94,8 @@ export class Applier {
   #passing = false
   /** Files that wait because something lives below their path, and since when. */
   readonly #displacedSince = new Map<EntryPath, number>()
+  /** Paths that were given a problem here. */
+  readonly #hindered = new Set<EntryPath>()
   /** A step is written down that is neither done nor taken back. */
   #unsettled = false
   #dirty = true
@@ -228,9 +230,20 @@ export class Applier {
     }
   }
 
+  /** What hindered an entry is over when the entry is not pending any more, however that came. */
+  #forgetProblems(): void {
+    const { store, problems } = this.#context
+    for (const path of this.#hindered) {
+      if (store.entry(path)?.pending) continue
+      this.#hindered.delete(path)
+      problems.clear(path)
+    }
+  }
+
   /** What was left undone is looked at again, later and later. */
   #retryLater(): void {
     const { store, timers, clock } = this.#context
+    this.#forgetProblems()
     const left = store.state().totals.pending - this.#fetching.size - this.#ready.size - this.#removals.length
     if (left <= 0) {
       if (store.state().totals.pending === 0 && this.#syncing === null) this.#fetch.sweep()
@@ -242,6 +255,7 @@ export class Applier {
   }
 
   #problem(path: EntryPath, reason: string): void {
+    this.#hindered.add(path)
     if (this.#context.problems.get(path)?.reason === reason) return
     this.#context.problems.set(path, reason)
     this.#events.changed()
@@ -498,20 +512,20 @@ export class Applier {
       }
       if (entry && living(entry.have) && entry.have.content.type !== 'dir') return false
       if (entry?.pending && entry.known.content.type === 'dir') return false
-      if (!this.#holdFolder(folder, entry)) return false
+      if (!this.#holdFolder(folder, entry, path)) return false
     }
     return true
   }
 
   /** A folder that no version speaks of, but something lives in it: it is made, and dormant (R4). */
-  #holdFolder(folder: EntryPath, entry: Entry | undefined): boolean {
+  #holdFolder(folder: EntryPath, entry: Entry | undefined, held: EntryPath): boolean {
     const { disk, store, settings } = this.#context
     try {
       disk.makeFolder(folder)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       if (error.code !== 'EEXIST' || disk.stat(folder)?.type !== 'dir') {
-        this.#problem(folder, diskReason(error))
+        this.#problem(held, diskReason(error))
         return false
       }
     }
@@ -982,9 +996,10 @@ export class Applier {
         if (intent.to.content.type === 'file' && intent.slot) bytes += intent.to.content.size
       }
     })
-    for (const intent of done) {
-      problems.clear(intent.path)
-      this.#events.rulesApplied(intent.path)
+    for (const { path, source } of done) {
+      problems.clear(path)
+      this.#events.rulesApplied(path)
+      if (source !== null) this.#events.rulesApplied(source)
     }
     if (done.length === 0) return
     count(this.#context, { applied: done.length, applied_bytes: bytes })

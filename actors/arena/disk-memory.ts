@@ -70,10 +70,12 @@ export class MemoryDisk implements Disk {
   // Looking
 
   stat(path: EntryPath): DiskStat | null {
+    this.#mayFail('stat', path)
     return this.#statAny(path)
   }
 
   list(path: EntryPath | undefined): { names: string[]; invalid: string[] } {
+    this.#mayFail('list', path ?? '')
     const names = [...this.#folder(path).children.keys()].filter(name => path !== undefined || name !== OWN_FOLDER)
     const invalid = names.filter(name => !name.isWellFormed())
     return { names: names.map(name => name.toWellFormed()), invalid: invalid.map(name => name.toWellFormed()) }

@@ -28,6 +28,9 @@ const FRESH_MS = 2_000
 /** Between two looks at a file that is being written, and how long that may put it off. */
 const SETTLE_MS = 200
 const SETTLE_MAX_MS = 10_000
+/** What cannot be looked at or read is tried again after this long, doubling. */
+const BARRED_FIRST_MS = 5_000
+const BARRED_MAX_MS = 10 * 60_000
 /** Bytes of one hash request to the pool, files in it, and requests at once. */
 const HASH_BYTES = 64 * 1024 * 1024
 const HASH_BATCH_BYTES = 8 * 1024 * 1024
@@ -136,7 +139,7 @@ export class LocalChanges {
     for (const path of paths) if (pathFault(path) === undefined) this.#touched.add(path as EntryPath)
   }
 
-  /** A rule file was put in place by us. */
+  /** A rule file was put in place, moved away or removed by us. */
   rulesFile(path: EntryPath): void {
     this.#readRules(folderOfIgnoreFile(path))
   }
@@ -219,6 +222,7 @@ export class LocalChanges {
       this.#rescanAsked = false
       if (!this.#events.rootThere()) return
       this.#looked = 0
+      this.#scans++
       this.#walks.push({ walk: walk(this.#context.disk, this.#context.store, this.rules, null), full: true })
     }
     if (this.#looks.size < LOOKS_MAX) this.#walkOn()
@@ -295,19 +299,54 @@ export class LocalChanges {
     })
   }
 
-  #unreadable(path: EntryPath, reason: string): void {
-    this.#context.problems.set(path, `the file cannot be read: ${reason}`)
+  /** Says why a path is left alone. Each full scan finds again what is still so. */
+  #fault(path: string, reason: string, note = false): void {
+    this.#faults.set(path, { reason, scan: this.#scans })
+    this.#context.problems.set(path, reason, note)
+  }
+  readonly #faults = new Map<string, { reason: string; scan: number }>()
+  /** Full scans begun. */
+  #scans = 0
+
+  /** What the scan that has ended did not find any more. */
+  #forgetFaults(): void {
+    const { problems } = this.#context
+    for (const [path, { reason, scan }] of this.#faults) {
+      if (scan === this.#scans) continue
+      this.#faults.delete(path)
+      if (problems.get(path)?.reason === reason) problems.clear(path)
+    }
   }
 
-  #stat(path: EntryPath): DiskStat | null {
+  #unreadable(path: EntryPath, reason: string): void {
+    this.#fault(path, `the file cannot be read: ${reason}`)
+    this.#tryAgain(path)
+  }
+
+  /** null: nothing is there. Undefined: it cannot be looked at, which proves nothing; it will be tried again. */
+  #stat(path: EntryPath): DiskStat | null | undefined {
     try {
       return this.#context.disk.stat(path)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      this.#context.problems.set(path, `it cannot be looked at (${error.code})`)
-      return null
+      this.#fault(path, `it cannot be looked at (${error.code})`)
+      this.#tryAgain(path)
+      return undefined
     }
   }
+
+  /** What cannot be looked at or read now is looked at again, later and later. */
+  #tryAgain(path: EntryPath): void {
+    const { clock, timers } = this.#context
+    this.#barred.add(path)
+    timers.soon('barred', clock.nowMs() + this.#barredMs, () => {
+      this.#barredMs = Math.min(this.#barredMs * 2, BARRED_MAX_MS)
+      for (const path of this.#barred) this.#touched.add(path)
+      this.#barred.clear()
+    })
+  }
+  readonly #barred = new Set<EntryPath>()
+  #barredMs = BARRED_FIRST_MS
 
   // Where the watcher points
 
@@ -320,6 +359,7 @@ export class LocalChanges {
     // First what is gone, so that what is new can be recognised as its other half.
     for (const path of paths) {
       const stat = this.#stat(path)
+      if (stat === undefined) continue
       if (this.rules.ignores(path, stat?.type === 'dir')) {
         if (stat === null) emptied.push(path)
         continue
@@ -411,7 +451,7 @@ export class LocalChanges {
       case 'missing':
         return this.#noteMissing(difference.entry)
       case 'problem':
-        return this.#context.problems.set(difference.path, difference.reason)
+        return this.#fault(difference.path, difference.reason)
       case 'rules':
         return this.#readRules(difference.folder)
       case 'emptied':
@@ -436,6 +476,8 @@ export class LocalChanges {
   #endScanWhenCommitted(): void {
     if (!this.#scanEnded || this.#looks.size > 0 || this.#hashing.size > 0 || this.#ready.length > 0) return
     this.#scanEnded = false
+    this.#forgetFaults()
+    if (this.#faults.size === 0) this.#barredMs = BARRED_FIRST_MS
     this.#suspectsScanned = true
     this.#trustAgain()
     if (this.#missing.size === 0) this.#deletionsAllowed = false
@@ -460,7 +502,7 @@ export class LocalChanges {
     try {
       if ((this.#context.disk.stat(path)?.size ?? 0) <= IGNORE_FILE_BYTES_MAX) {
         text = Buffer.from(this.#context.disk.read(path).bytes).toString()
-      } else this.#context.problems.set(path, `rules longer than ${IGNORE_FILE_BYTES_MAX} bytes are not read`)
+      } else this.#fault(path, `rules longer than ${IGNORE_FILE_BYTES_MAX} bytes are not read`)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
     }
@@ -479,13 +521,13 @@ export class LocalChanges {
   // One path that differs
 
   #found(path: EntryPath, stat: DiskStat, entry: Entry | undefined): void {
-    const { disk, problems } = this.#context
+    const { disk } = this.#context
     this.#missing.delete(path)
     const fault = pathFault(path)
-    if (fault !== undefined) return problems.set(path, `${fault}: it is not synced`)
+    if (fault !== undefined) return this.#fault(path, `${fault}: it is not synced`)
     switch (stat.type) {
       case 'other':
-        return problems.set(path, 'a device, socket or pipe is not synced', true)
+        return this.#fault(path, 'a device, socket or pipe is not synced', true)
       case 'dir':
         this.#ready.push({ path, content: { type: 'dir' }, stamp: null, leaves: null })
         return
@@ -499,13 +541,13 @@ export class LocalChanges {
           return
         }
         if (target.includes('\ufffd') || Buffer.byteLength(target) > LINK_TARGET_BYTES_MAX) {
-          return problems.set(path, 'the target of the link is not valid UTF-8 or too long: it is not synced')
+          return this.#fault(path, 'the target of the link is not valid UTF-8 or too long: it is not synced')
         }
         this.#ready.push({ path, content: { type: 'symlink', target }, stamp: stampOf(stat), leaves: null })
         return
       }
       case 'file': {
-        if (stat.size > FILE_BYTES_MAX) return problems.set(path, `files over ${FILE_BYTES_MAX} bytes are not synced`)
+        if (stat.size > FILE_BYTES_MAX) return this.#fault(path, `files over ${FILE_BYTES_MAX} bytes are not synced`)
         const have = entry?.have
         // Only linked, renamed or given other rights: still looked at, for same size and mtime prove nothing.
         const moved = this.#movedFrom(stat)
@@ -671,6 +713,7 @@ export class LocalChanges {
       }
       this.#missing.delete(path)
       const stat = this.#stat(path)
+      if (stat === undefined) continue
       if (stat === null) gone.push(path)
       else if (differs(store.entry(path), stat)) this.#touched.add(path)
     }
@@ -736,6 +779,8 @@ export class LocalChanges {
     for (const { path } of changes) {
       problems.clear(path)
       this.#reportTwin(path)
+      // Also when they have gone.
+      if (isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
     }
     count(this.#context, { local_changes: events.length })
     tell(this.#context, events)

@@ -18,6 +18,7 @@ import {
   Peer,
   pass,
   settle,
+  turn,
 } from './_pair.ts'
 
 const LONG = 'n'.repeat(251)
@@ -788,6 +789,29 @@ test('an arena that is emptied altogether asks, though it was small', t => {
   t.deepEqual(b.tree(), {})
 })
 
+test('what cannot be looked at is not gone, and its edit comes as soon as it can be looked at', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  a.write('folder/f', 'x')
+  settle(world)
+  b.disk.fault = (operation, path) =>
+    (operation === 'stat' && path.startsWith('folder/')) || (operation === 'list' && path === 'folder')
+      ? 'EACCES'
+      : null
+  b.write('folder/f', 'y')
+  b.touch('folder')
+  pass(world, 3_000)
+  t.is(a.read('folder/f'), 'x')
+  t.regex(b.state.problems.map(({ path, reason }) => `${path}: ${reason}`).join(), /folder\/f: .*EACCES/)
+  b.disk.fault = null
+  pass(world, 130_000)
+  t.is(a.read('folder/f'), 'y')
+  b.arena.touched(null)
+  settle(world)
+  t.deepEqual(b.state.problems, [])
+  assertAgree(t, world)
+})
+
 // Ignore rules
 
 test('ignore rules that change midway delete nothing, and bring what is wanted again', t => {
@@ -823,6 +847,48 @@ test('a rule file in the tree is synced and obeyed', t => {
   t.deepEqual(Object.keys(a.tree()).sort(), ['private', 'sub', 'sub/.realizeignore', 'sub/private-not'])
   t.true(b.has('sub/private'))
   t.true(a.state.consensus)
+})
+
+test('rules end on all peers with the file that holds them: deleted, renamed, or moved with its folder', t => {
+  for (const end of ['delete', 'rename', 'move'] as const) {
+    const { world, a, b } = makePair()
+    a.mkdir('sub')
+    a.write('sub/.realizeignore', '*.log\n')
+    settle(world)
+    a.write('sub/a.log', 'of a')
+    b.write('sub/b.log', 'of b')
+    settle(world)
+    t.false(b.has('sub/a.log'), end)
+    if (end === 'delete') a.remove('sub/.realizeignore')
+    else if (end === 'rename') a.rename('sub/.realizeignore', 'sub/rules of old')
+    else {
+      a.rename('sub', 'other')
+      a.rename('other/.realizeignore', 'rules of old')
+    }
+    settle(world)
+    const folder = end === 'move' ? 'other' : 'sub'
+    t.is(b.read(`${folder}/a.log`), 'of a', end)
+    t.is(a.read('sub/b.log'), 'of b', end)
+    assertAgree(t, world)
+  }
+})
+
+test('what hindered an entry is not said any more once the entry is not wanted any more', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'content')
+  while (!b.store.entry('f' as EntryPath)?.pending) turn(world)
+  disconnect(a, b)
+  pass(world, 5_000)
+  t.deepEqual(
+    b.state.problems.map(({ path }) => path),
+    ['f'],
+  )
+  a.remove('f')
+  pass(world, 5_000)
+  connect(a, b)
+  settle(world)
+  t.deepEqual(b.state.problems, [])
+  assertAgree(t, world)
 })
 
 // Messages

@@ -26,6 +26,7 @@ export interface DiskHooks {
 }
 
 const TREE_CHANGES = new Set(['place', 'takeOut', 'move', 'makeFolder', 'removeFolder', 'setMeta', 'linkKept'])
+const LOOKS = new Set(['stat', 'list'])
 
 export class SimulatedDisk extends MemoryDisk {
   readonly #hooks: DiskHooks
@@ -36,6 +37,7 @@ export class SimulatedDisk extends MemoryDisk {
     super(options)
     this.#hooks = hooks
     this.fault = (operation, path) => {
+      if (LOOKS.has(operation)) return null
       this.changes++
       return hooks.change(TREE_CHANGES.has(operation) ? operation : `own ${operation}`, path)
     }
