@@ -270,6 +270,8 @@ export class Arena {
     if (this.#guard === reason) return
     this.#guard = reason
     this.#apply.active = false
+    // What is still on its way must not be staged in a folder that may be another one.
+    for (const peer of this.#feed.sessions.keys()) this.#fetch.peerClosed(peer)
     log(this.#context, 'arena_guarded', { reason })
     this.#statusSoon()
     this.#feed.stateSoon()
@@ -320,6 +322,7 @@ export class Arena {
     this.#apply.active = this.#working
     if (!this.#working) return this.#statusSoon()
     this.#local.rescan()
+    for (const session of this.#feed.sessions.values()) if (session.theirs) this.#fetch.peerOpened(session.id)
     for (const [peer, name] of this.#peers) if (!this.#feed.sessions.has(peer)) this.#openPeer(peer, name)
     timers.set('rescan', clock.nowMs() + settings.rescanMs, () => this.#rescanAgain())
     this.#statusSoon()
@@ -521,7 +524,8 @@ export class Arena {
         if (header.again || !this.#feed.sessions.get(peer)?.theirs) return
         // What was asked of it before, it may never have heard.
         this.#fetch.peerClosed(peer)
-        return this.#fetch.peerOpened(peer)
+        if (this.#working) this.#fetch.peerOpened(peer)
+        return
       case 'arena_close':
         this.#fetch.peerClosed(peer)
         return this.#feed.arenaClose(peer, header)

@@ -3,6 +3,7 @@ import test from 'ava'
 import { NO_STAMP } from '../../actors/arena/store.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
+import type { ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import {
   ARENA,
@@ -22,6 +23,8 @@ import {
 } from './_pair.ts'
 
 const LONG = 'n'.repeat(251)
+
+const isPack = (message: ToPeer) => message.type === 'send' && message.header.type === 'pack'
 
 // Everyday
 
@@ -748,6 +751,26 @@ test('a root that another folder takes the place of while its files are being mi
   a.disk.writeMarker(marker)
   pass(world, 5_000)
   t.deepEqual(b.tree(), {}, 'what is missing in the right one, its user has deleted')
+  assertAgree(t, world)
+})
+
+test('what is on its way when another folder takes the place of the root is not staged in it', t => {
+  const { world, a, b } = makePair()
+  b.write('shown', 'x')
+  settle(world)
+  const marker = b.disk.identity().marker as string
+  a.write('f', 'content')
+  const answered = () => world.links.some(({ from, queue }) => from === a && queue.some(isPack))
+  while (!answered()) turn(world)
+  b.disk.writeMarker('of another')
+  b.arena.touched(null)
+  b.arena.tick()
+  t.is(b.state.state, 'guarded')
+  pass(world, 3_000)
+  t.deepEqual(b.disk.stageList(), [])
+  b.disk.writeMarker(marker)
+  settle(world)
+  t.is(b.read('f'), 'content')
   assertAgree(t, world)
 })
 

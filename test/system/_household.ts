@@ -19,9 +19,9 @@ export class Household {
   readonly folder: string
   readonly peers: Peer[] = []
 
-  /** Everything in it ends with the test. */
-  constructor(t: ExecutionContext | Cleaning) {
-    this.folder = temporaryFolder(t)
+  /** Everything in it ends with the test. `folder`: where homes and roots go, if not into one that ends too. */
+  constructor(t: ExecutionContext | Cleaning, folder?: string) {
+    this.folder = folder ?? temporaryFolder(t)
     t.teardown(() => this.end())
     if ('log' in t) this.explain(t)
   }

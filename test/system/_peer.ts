@@ -67,6 +67,12 @@ export class Peer {
   readonly port: number | null
   /** The last lines of all its lives, oldest first. */
   readonly lines: string[] = []
+  /** A program with its words that starts the service. */
+  before: string[] = []
+  /** Added to the service's environment. */
+  variables: Record<string, string> = {}
+  /** Gets each line too. */
+  heard: (line: string) => void = () => {}
   private child: ChildProcess | null = null
   private client: ControlClient | null = null
   private watched: ControlClient | null = null
@@ -111,14 +117,12 @@ export class Peer {
   launch(format: 'json' | 'pretty' = 'json'): void {
     if (this.child) throw new Error(`${this.name} is running`)
     this.note('starts')
-    const child = spawn(
-      process.execPath,
-      [SERVICE, '--home', this.home, '--log-level', 'info', '--log-format', format],
-      {
-        stdio: ['ignore', 'pipe', 'pipe'],
-        env: environment(),
-      },
-    )
+    const service = [process.execPath, SERVICE, '--home', this.home, '--log-level', 'info', '--log-format', format]
+    const [program, ...words] = [...this.before, ...service]
+    const child = spawn(program as string, words, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...environment(), ...this.variables },
+    })
     this.child = child
     running.add(child)
     createInterface({ input: child.stdout }).on('line', line => {
@@ -284,6 +288,7 @@ export class Peer {
   }
 
   private keep(line: string): void {
+    this.heard(line)
     this.lines.push(line)
     if (this.lines.length > LINES_MAX) this.lines.splice(0, this.lines.length - LINES_MAX)
   }
