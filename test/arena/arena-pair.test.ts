@@ -152,7 +152,7 @@ test('a link is taken over as it is, whatever it points to', t => {
   assertAgree(t, world)
 })
 
-test('a big file travels leaf by leaf, and of a changed one only what changed', t => {
+test('a big file travels leaf by leaf, and of a changed one only what a delta says of the leaf that changed', t => {
   const { world, a, b } = makePair()
   const bytes = new Uint8Array(9 * 128 * 1024 + 5)
   for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 7 + (i >> 13)) & 255
@@ -167,8 +167,10 @@ test('a big file travels leaf by leaf, and of a changed one only what changed', 
   t.deepEqual(b.disk.readFile('big'), changed)
   const asked = world.delivered
     .slice(messages)
-    .flatMap(({ header }) => (header.type === 'fetch_leaves' ? [header.count] : []))
-  t.deepEqual(asked, [1])
+    .flatMap(({ header }) =>
+      header.type === 'fetch_leaves' || header.type === 'fetch_delta' ? [[header.type, header.from, header.count]] : [],
+    )
+  t.deepEqual(asked, [['fetch_delta', 2, 1]])
   assertAgree(t, world)
 })
 
