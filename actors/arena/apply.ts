@@ -1150,8 +1150,9 @@ export class Applier {
     const rows: Kept[] = []
     for (const slot of disk.stageList()) {
       const stat = slot.startsWith(BIG_SLOT) ? null : disk.stageStat(slot)
-      if (stat?.type !== 'file' || stat.size === 0 || stat.size > RESCUE_BYTES_MAX) continue
-      const row = this.#strayRow(hashSmall(disk.stageRead(slot, 0, stat.size)), stat)
+      if (stat === null || stat.size === 0) continue
+      if (stat.type !== 'symlink' && (stat.type !== 'file' || stat.size > RESCUE_BYTES_MAX)) continue
+      const row = this.#strayRow(stat.type === 'file' ? hashSmall(disk.stageRead(slot, 0, stat.size)) : null, stat)
       if (row.hash !== null && wanted.has(row.hash)) continue
       disk.keep(slot, row.id)
       rows.push(row)
