@@ -41,7 +41,7 @@ const RETRY_FIRST_MS = 500
 const RETRY_MAX_MS = 60_000
 /** Versions whose path is not known any more are listed under this one. */
 const LOST_AND_FOUND = 'lost+found' as EntryPath
-/** After a power loss content of unknown origin is looked at up to this size. */
+/** After a power loss content of unknown origin is hashed up to this size; larger is kept unseen. */
 const RESCUE_BYTES_MAX = 64 * 1024 * 1024
 /** A file that a folder keeps out waits so long for the peer that shows it, or for the end of what lives below. */
 const DISPLACED_MS = 5_000
@@ -1150,9 +1150,9 @@ export class Applier {
     const rows: Kept[] = []
     for (const slot of disk.stageList()) {
       const stat = slot.startsWith(BIG_SLOT) ? null : disk.stageStat(slot)
-      if (stat === null || stat.size === 0) continue
-      if (stat.type !== 'symlink' && (stat.type !== 'file' || stat.size > RESCUE_BYTES_MAX)) continue
-      const row = this.#strayRow(stat.type === 'file' ? hashSmall(disk.stageRead(slot, 0, stat.size)) : null, stat)
+      if (stat === null || stat.size === 0 || (stat.type !== 'file' && stat.type !== 'symlink')) continue
+      const readable = stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX
+      const row = this.#strayRow(readable ? hashSmall(disk.stageRead(slot, 0, stat.size)) : null, stat)
       if (row.hash !== null && wanted.has(row.hash)) continue
       disk.keep(slot, row.id)
       rows.push(row)
