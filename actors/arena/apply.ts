@@ -1058,16 +1058,19 @@ export class Applier {
     const { store } = this.#context
     const before = store.entry(copy.path)
     const known = before ? meet(before.known, copy.version).known : copy.version
+    // The loser as it was: a touch of its copy that has been heard of is to be done yet.
+    const agrees =
+      sameContent(known.content, copy.version.content) && mtimeOf(known.content) === mtimeOf(copy.version.content)
     writer.putEntry(
       {
         path: copy.path,
         seq: 0,
         known,
-        have: sameContent(known.content, copy.version.content) ? known : copy.version,
+        have: agrees ? known : copy.version,
         stamp: this.#stampAfter(copy.path, copy.version, formerIno),
         dormant: false,
         origin: null,
-        pending: !sameContent(known.content, copy.version.content),
+        pending: !agrees,
         announced: false,
         former: null,
       },
