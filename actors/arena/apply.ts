@@ -483,6 +483,7 @@ export class Applier {
     log(this.#context, 'content_lost', { path, author: settings.author })
     problems.set(path, 'its last content was lost before any peer had it: the one before it is shown', true)
     this.#events.announced()
+    this.wakeDormant([path])
     this.again()
     return true
   }
@@ -1135,28 +1136,17 @@ export class Applier {
   }
 
   /**
-   * A step of which the store has forgotten that it was begun may have left a user's content in staging. What no pending
-   * entry wants is listed as a version of the path that showed it.
+   * A step of which the store has forgotten that it was begun may have left a user's content in staging, and what had come from a
+   * peer may be the last of it: all of it is listed as versions, from which it can be taken again.
    */
   #rescueStaged(): void {
     const { disk, store } = this.#context
-    const wanted = new Set<BlobHash>()
-    for (let after: EntryPath | null = null; ; ) {
-      const page: EntryPath[] = store.pendingPage(after, 1000)
-      for (const path of page) {
-        const content = store.entry(path)?.known.content
-        if (content?.type === 'file') wanted.add(content.hash)
-      }
-      if (page.length < 1000) break
-      after = page.at(-1) as EntryPath
-    }
     const rows: Kept[] = []
     for (const slot of disk.stageList()) {
       const stat = slot.startsWith(BIG_SLOT) ? null : disk.stageStat(slot)
       if (stat === null || stat.size === 0 || (stat.type !== 'file' && stat.type !== 'symlink')) continue
       const readable = stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX
       const row = this.#strayRow(readable ? hashSmall(disk.stageRead(slot, 0, stat.size)) : null, stat)
-      if (row.hash !== null && wanted.has(row.hash)) continue
       disk.keep(slot, row.id)
       rows.push(row)
     }
