@@ -218,6 +218,14 @@ export class Applier {
     }
   }
 
+  /** Other paths are ignored now: what is on its way to them is given up. */
+  rulesChanged(): void {
+    for (const task of [...this.#fetching.values(), ...this.#ready.values()]) {
+      if (this.#local.rules.ignores(task.path, task.known.content.type === 'dir')) this.#cancel(task)
+    }
+    this.again()
+  }
+
   #cancel(task: Task): void {
     const { disk } = this.#context
     if (this.#fetching.delete(task.path) && task.known.content.type === 'file') {

@@ -643,7 +643,7 @@ export class Arena {
       if (page.length < 1000) break
       after = (page.at(-1) as Entry).path
     }
-    this.#apply.again()
+    this.#apply.rulesChanged()
   }
 
   // Status

@@ -874,6 +874,25 @@ test('a rule file in the tree is synced and obeyed', t => {
   t.true(a.state.consensus)
 })
 
+test('what is wanted and cannot be had is not wanted any more once it is ignored', t => {
+  const { world, a, b } = makePair()
+  a.write('skip.log', 'first')
+  while (!b.store.entry('skip.log' as EntryPath)?.pending) turn(world)
+  disconnect(a, b)
+  // Of which nobody has the content any more, and the new one is ignored.
+  a.write('.realizeignore', '*.log\n')
+  pass(world, 5_000)
+  a.stop()
+  a.write('skip.log', 'second')
+  a.start()
+  pass(world, 5_000)
+  connect(a, b)
+  pass(world, 130_000)
+  t.true(b.has('.realizeignore'))
+  t.deepEqual([a.state.missing, b.state.missing, b.state.problems], [[], [], []])
+  t.is(a.read('skip.log'), 'second')
+})
+
 test('rules end on all peers with the file that holds them: deleted, renamed, or moved with its folder', t => {
   for (const end of ['delete', 'rename', 'move'] as const) {
     const { world, a, b } = makePair()
