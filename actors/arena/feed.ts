@@ -37,8 +37,9 @@ export interface PeerSession {
   openBatches: number
   /** Entries up to this number are said to it even if they came from it: it may have lost them since. */
   echoUpTo: number
-  /** Theirs: taken. */
+  /** Theirs: taken; and that durably, which alone may be acknowledged. */
   received: number
+  durable: number
   appliedSaid: number
   state: { root: string; pending: number; seq: number; scanning: boolean } | null
   stateSaid: string
@@ -102,6 +103,7 @@ export class Feed {
       openBatches: 0,
       echoUpTo: 0,
       received: 0,
+      durable: 0,
       appliedSaid: -1,
       state: null,
       stateSaid: '',
@@ -159,6 +161,7 @@ export class Feed {
   }
 
   #sayOpen(peer: PeerId, again = false): void {
+    if (!this.#announced) return
     const { store, settings } = this.#context
     const state = store.state()
     const read = this.#record(peer)?.read ?? null
@@ -181,7 +184,7 @@ export class Feed {
 
   arenaOpen(peer: PeerId, message: Message<'arena_open'>): void {
     const session = this.sessions.get(peer)
-    if (!session) return
+    if (!session || !this.#announced) return
     const { store, settings } = this.#context
     const ours = settings.conflicts === 'newest' ? 'newest' : 'keep-both'
     if (message.conflicts !== ours) {
@@ -196,17 +199,12 @@ export class Feed {
     if (replica === store.state().replica) {
       // One of the two stores is a copy of the other, and both go on counting as one.
       log(this.#context, 'arena_rolled_back', { peer: session.name })
-      this.#freshReplica()
-      for (const id of this.sessions.keys()) this.#sayOpen(id)
-      return
+      return this.#beginAfresh()
     }
     if (read !== null && read.replica === store.state().replica && !this.#isOurs(read)) {
       // The peer read what this store no longer knows of: it is this store that went back.
       log(this.#context, 'arena_rolled_back', { peer: session.name, seq: read.seq })
-      // It will answer our new session with a new `arena_open`, and so will the others.
-      this.#freshReplica()
-      for (const id of this.sessions.keys()) this.#sayOpen(id)
-      return
+      return this.#beginAfresh()
     }
     const current = store.state()
     const from = read !== null && read.replica === current.replica ? read.seq : 0
@@ -224,7 +222,9 @@ export class Feed {
       return
     }
     const cursor = known?.read && known.read.replica === replica ? known.read : null
-    this.#recordSoon(peer, { read: cursor, acknowledged: { replica, ours: current.replica, seq: from } })
+    // What it says it has read need not be durable there yet: only what it acknowledges is.
+    const acknowledged = before?.replica === replica && before.ours === current.replica ? Math.min(before.seq, from) : 0
+    this.#recordSoon(peer, { read: cursor, acknowledged: { replica, ours: current.replica, seq: acknowledged } })
     if (before?.replica !== replica && current.totals.pending > 0)
       store.transact(writer => this.#forgetOrigin(writer, peer))
     session.theirs = { replica, session: message.session, seq: message.seq }
@@ -235,6 +235,8 @@ export class Feed {
     session.openBatches = 0
     session.echoUpTo = current.seq
     session.received = cursor?.seq ?? 0
+    session.durable = 0
+    this.#whenDurable(peer, session, session.received)
     session.stateSaid = ''
     session.state = null
     if (message.knows !== sessionOf(store.state())) this.#sayOpen(peer)
@@ -275,8 +277,7 @@ export class Feed {
     const { store } = this.#context
     if (message.replica !== store.state().replica) return
     log(this.#context, 'arena_rolled_back', { peer: this.sessions.get(peer)?.name ?? peer })
-    this.#freshReplica()
-    for (const id of this.sessions.keys()) this.#sayOpen(id)
+    this.#beginAfresh()
   }
 
   #isOurs(read: Cursor): boolean {
@@ -286,6 +287,24 @@ export class Feed {
     const next = state.sessions[index + 1]
     return read.seq <= (next ? next.firstSeq : state.seq)
   }
+
+  /**
+   * Goes on as a fresh replica. Nobody hears of it before it is durable: who has read it tells by that what this store was, and a
+   * store that lost it would not know itself. Each peer answers the new session with a new `arena_open`.
+   */
+  #beginAfresh(): void {
+    this.#freshReplica()
+    const afresh = ++this.#afresh
+    this.#announced = false
+    this.#context.store.flushed(() => {
+      if (this.#afresh !== afresh) return
+      this.#announced = true
+      for (const id of this.sessions.keys()) this.#sayOpen(id)
+    })
+  }
+  #afresh = 0
+  /** Whether the replica that this is may be named. */
+  #announced = true
 
   /**
    * A new replica id and session; cursors forgotten; versions that this opening made renumbered, for their counts may
@@ -431,15 +450,12 @@ export class Feed {
     this.#unsaved.delete(peer)
     session.received = cursor.seq
     count(this.#context, { feed_entries_received: message.entries.length, feed_entries_new: learnt.length })
-    const { replica } = session.theirs
-    store.flushed(() => {
-      // The acknowledgement is a promise: only what is durable is given it.
-      const now = this.sessions.get(peer)
-      if (now !== session || now.theirs?.replica !== replica) return
+    this.#whenDurable(peer, session, cursor.seq, () => {
+      if (this.#quiet().pending === 0) session.appliedSaid = session.durable
       this.#send(peer, {
         type: 'feed_ack',
         arena: settings.name,
-        source: replica,
+        source: cursor.replica,
         received: message.to,
         applied: Math.max(0, session.appliedSaid),
         batch: true,
@@ -451,6 +467,16 @@ export class Feed {
     this.pump()
     this.stateSoon()
     this.#events.peerChanged()
+  }
+
+  /** An acknowledgement is a promise: only what is durable is given it. */
+  #whenDurable(peer: PeerId, session: PeerSession, taken: number, then: () => void = () => {}): void {
+    const replica = session.theirs?.replica
+    this.#context.store.flushed(() => {
+      if (this.sessions.get(peer) !== session || session.theirs?.replica !== replica) return
+      session.durable = Math.max(session.durable, taken)
+      then()
+    })
   }
 
   /** One entry of a peer meets ours. */
@@ -516,14 +542,14 @@ export class Feed {
     const said = `${root} ${seq} ${quiet.pending} ${quiet.scanning}`
     if (probe === 0 && session.stateSaid === said) return
     session.stateSaid = said
-    if (session.theirs && quiet.pending === 0 && session.appliedSaid < session.received) {
-      session.appliedSaid = session.received
+    if (session.theirs && quiet.pending === 0 && session.appliedSaid < session.durable) {
+      session.appliedSaid = session.durable
       this.#send(session.id, {
         type: 'feed_ack',
         arena: settings.name,
         source: session.theirs.replica,
-        received: session.received,
-        applied: session.received,
+        received: session.durable,
+        applied: session.durable,
         batch: false,
       })
     }

@@ -12,13 +12,11 @@ import { openStore } from '../../actors/arena/store-tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import { hashLeaves, hashSmall, leafCount } from '../../actors/hasher/merkle.ts'
-import { perform } from '../../actors/hasher/patch.ts'
 import { type ErrorCode, type Failure, SyncError } from '../../protocol/error.ts'
 import type { ArenaName, Author, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
 import type { ArenaReport, ArenaSettings, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
-import { memoryFiles } from '../arena/_memory-files.ts'
 import { randomFrom } from '../system/_random.ts'
 import { bytesHeld, bytesKey, contentsOf, Ledger, pathsOf } from './_ledger.ts'
 import { Killed, SimulatedDisk, SimulatedTables, SimulationFailure } from './_parts.ts'
@@ -474,6 +472,8 @@ export class World {
     if (report.type === 'log') {
       this.count(report.event)
       this.note(`${peer.name} ${report.event} ${JSON.stringify(report.fields)}`)
+      // It mends what a defect has torn apart, and must never be needed.
+      if (report.event === 'arena_drifted') throw new SimulationFailure('drift', JSON.stringify(report.fields))
       if (report.event === 'arena_guarded') peer.guards.push(String(report.fields.reason))
     } else if (report.type === 'hash') {
       const { life } = peer
@@ -482,13 +482,6 @@ export class World {
         if (peer.life !== life) return
         const results = tasks.map(task => hashTask(peer.disk, task))
         this.#enter(peer, arena => arena.hashed(id, results))
-      })
-    } else if (report.type === 'patch') {
-      const { life } = peer
-      const { id, task } = report
-      this.after(0.5 + this.chance() * 100, () => {
-        if (peer.life !== life) return
-        this.#enter(peer, arena => arena.patched(id, perform(task, memoryFiles(peer.disk))))
       })
     } else if (report.type === 'history') {
       for (const { action, path, other, author } of report.events) {
@@ -575,6 +568,12 @@ export class World {
     const atMs = Math.max(connection.lastMs[side], this.nowMs + 0.1 + this.chance() * this.script.latencyMs)
     connection.lastMs[side] = atMs
     if (header.type === 'feed') this.feedEntries += header.entries.length
+    // Who reads acknowledges what is durable there: only a store that was put back can ask for less.
+    if (header.type === 'rolled_back' && !this.script.steps.some(step => step.do === 'restore_store'))
+      throw new SimulationFailure(
+        'R7 acknowledged too soon',
+        `${connection.ends[1 - side]?.name} asks for less than it had`,
+      )
     this.at(atMs, () => {
       const far = side === 0 ? 1 : 0
       const to = connection.ends[far]
