@@ -42,6 +42,21 @@ export const PACK_BYTES_TARGET = 1024 * 1024
 export const FETCH_LEAVES_MAX = 64
 /** Leaves in one `leaves` message: 1 MiB. */
 export const LEAVES_PER_MESSAGE = 8
+/** Nodes of a Merkle tree in one `tree`. */
+export const NODES_MAX = GROUP_LEAVES
+/** A leaf is found elsewhere by the hash of so many bytes at its beginning. */
+export const ANCHOR_BYTES = 4096
+/** Runs of leaves, and leaves, whose anchors are asked for in one `fetch_anchors`: 4 GiB of content. */
+export const ANCHOR_RUNS_MAX = 1000
+export const ANCHOR_LEAVES_MAX = 32_768
+/** One rolling hash: an anchor, or a block's in a signature. */
+export const ROLLING_BYTES = 8
+/** Leaves said by one `delta`: 1 MiB. */
+export const DELTA_LEAVES_MAX = 8
+/** Blocks of the older content that a `fetch_delta` signs: their length, a power of two, and their number. */
+export const BLOCK_BYTES_MIN = 512
+export const BLOCK_BYTES_MAX = 32 * 1024
+export const SIGNATURE_BLOCKS_MAX = 4096
 /** Requests of one peer that may be open at once. More is a breach of the protocol. */
 export const REQUESTS_MAX = 64
 

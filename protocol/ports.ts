@@ -65,6 +65,7 @@ export type ArenaCommand =
   /** The watcher works (`null`) or does not, and why: then the arena scans more often. */
   | { type: 'watcher'; fault: string | null }
   | { type: 'hashed'; id: number; results: HashResult[] }
+  | { type: 'patched'; id: number; result: PatchResult }
   | { type: 'stop' }
 
 export type ArenaReport =
@@ -78,6 +79,7 @@ export type ArenaReport =
   | { type: 'log'; event: LogEvent; fields: LogFields }
   | { type: 'count'; counters: Record<string, number> }
   | { type: 'hash'; id: number; tasks: HashTask[] }
+  | { type: 'patch'; id: number; task: PatchTask }
   | { type: 'stopped' }
 
 // Arena → hasher pool (through the supervisor)
@@ -95,6 +97,56 @@ export interface HashTask {
 }
 /** `leaves`: 32 bytes for each leaf of the part. */
 export type HashResult = { leaves: Uint8Array } | { changed: true } | { failure: Failure }
+
+/** A file as it must be: opened without following a symlink at its end. */
+export type FileRef = Pick<HashTask, 'path' | 'size' | 'mtimeNs' | 'ino'>
+/** A slot in staging, to be written into. Nothing is written when its path leads to something else by then. */
+export interface SlotRef {
+  path: string
+  ino: bigint
+}
+/** Bytes [start, end). */
+export interface FilePart {
+  start: number
+  end: number
+}
+/** Leaves of a blob of `size` bytes that belong into a slot, with their hashes, 32 bytes each. What does not fit is not written. */
+export interface WantedLeaves {
+  slot: SlotRef
+  size: number
+  leaves: Uint32Array
+  hashes: Uint8Array
+}
+
+/** Work with the content of big files, for those who have an older version of them (docs/delta.md). */
+export type PatchTask =
+  /** For the other end: anchors of these leaves. */
+  | { is: 'anchors'; file: FileRef; leaves: Uint32Array }
+  /** For the other end: these leaves by the blocks of its signature. */
+  | { is: 'delta'; file: FileRef; from: number; count: number; block: number; signature: Uint8Array }
+  /** Signature of parts of the older file, as if they were one. */
+  | { is: 'sign'; base: FileRef; parts: FilePart[]; block: number }
+  /** Leaves that should lie at these places of the older file. */
+  | ({ is: 'copy'; base: FileRef; places: Float64Array } & WantedLeaves)
+  /** Leaves that may lie anywhere from `start` and before `end`; `overlapping`: also where another one was found. */
+  | ({
+      is: 'search'
+      base: FileRef
+      start: number
+      end: number
+      anchors: Uint8Array
+      overlapping: boolean
+    } & WantedLeaves)
+  /** Leaves one after the other that a delta says, from the parts that were signed. */
+  | ({ is: 'assemble'; base: FileRef; parts: FilePart[]; block: number; delta: Uint8Array } & WantedLeaves)
+
+export type PatchResult =
+  /** `anchors`, `delta`, `sign`. */
+  | { bytes: Uint8Array }
+  /** The leaves that were written, and where they lay in the older file (`assemble`: −1). */
+  | { leaves: Uint32Array; places: Float64Array }
+  | { changed: true }
+  | { failure: Failure }
 
 // Arena ⇄ connection
 

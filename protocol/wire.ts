@@ -6,8 +6,13 @@
 import { type Static, Type } from '@sinclair/typebox'
 import { ArenaName, Author, BlobHash, EntryPath, MtimeText, PeerId, ReplicaId, SessionToken } from './ids.ts'
 import {
+  ANCHOR_LEAVES_MAX,
+  ANCHOR_RUNS_MAX,
   ARENAS_MAX,
+  BLOCK_BYTES_MAX,
+  BLOCK_BYTES_MIN,
   COUNT_MAX,
+  DELTA_LEAVES_MAX,
   FEED_ENTRIES_MAX,
   FETCH_BLOBS_MAX,
   FETCH_LEAVES_MAX,
@@ -15,12 +20,16 @@ import {
   GROUP_LEAVES,
   LEAVES_PER_MESSAGE,
   LINK_TARGET_BYTES_MAX,
+  NODES_MAX,
   VECTOR_MAX,
 } from './limits.ts'
 import { type MessageOf, mailbox, message } from './message.ts'
 
-/** Raised when an old peer could not read what a new one says. */
-export const WIRE_VERSION = 1
+/**
+ * Raised when there is something to say that an old peer could not read. 2: `fetch_nodes`, `fetch_anchors`, `fetch_delta` and
+ * their answers.
+ */
+export const WIRE_VERSION = 2
 
 const Count = Type.Integer({ minimum: 0, maximum: COUNT_MAX })
 const Seq = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
@@ -189,7 +198,49 @@ export const Leaves = message('leaves', {
   from: LeafIndex,
   count: Type.Integer({ minimum: 1, maximum: LEAVES_PER_MESSAGE }),
 })
-/** Ends a `fetch_tree` or `fetch_leaves`: `blob_missing`, `blob_changed`, `not_allowed`, `busy`. */
+/**
+ * Version 2. Nodes [from, from + count) of one level of a blob's Merkle tree, each over 2^level leaves; level 0 are the leaf hashes.
+ * Answered with `tree`. Who has an older version asks only for what differs.
+ */
+export const FetchNodes = message('fetch_nodes', {
+  arena: ArenaName,
+  id: RequestId,
+  hash: BlobHash,
+  level: Type.Integer({ minimum: 0, maximum: 12 }),
+  from: LeafIndex,
+  count: Type.Integer({ minimum: 1, maximum: NODES_MAX }),
+})
+/**
+ * Version 2. By what these leaves can be found in an older file, wherever they lie: runs [first leaf, how many], of leaves that
+ * have ANCHOR_BYTES. Answered with `anchors`.
+ */
+export const FetchAnchors = message('fetch_anchors', {
+  arena: ArenaName,
+  id: RequestId,
+  hash: BlobHash,
+  runs: Type.Array(Type.Tuple([LeafIndex, Type.Integer({ minimum: 1, maximum: ANCHOR_LEAVES_MAX })]), {
+    minItems: 1,
+    maxItems: ANCHOR_RUNS_MAX,
+  }),
+})
+/** Payload: the rolling hash of each leaf's first ANCHOR_BYTES, u64 LE, in the order asked. */
+export const Anchors = message('anchors', { arena: ArenaName, id: RequestId })
+/**
+ * Version 2. Leaves [from, from + count), said by blocks that the asker has. Payload: the rolling hash of each of its blocks, u64 LE.
+ * Answered with `delta`.
+ */
+export const FetchDelta = message('fetch_delta', {
+  arena: ArenaName,
+  id: RequestId,
+  hash: BlobHash,
+  from: LeafIndex,
+  count: Type.Integer({ minimum: 1, maximum: DELTA_LEAVES_MAX }),
+  /** Bytes of a block: a power of two. */
+  block: Type.Integer({ minimum: BLOCK_BYTES_MIN, maximum: BLOCK_BYTES_MAX }),
+})
+/** Payload: copies of blocks and bytes between (docs/delta.md). */
+export const Delta = message('delta', { arena: ArenaName, id: RequestId })
+/** Ends any of these requests but `fetch_blobs`: `blob_missing`, `blob_changed`, `not_allowed`, `busy`. */
 export const FetchFailed = message('fetch_failed', { arena: ArenaName, id: RequestId, code: Code, reason: Reason })
 
 export const wire = mailbox(
@@ -212,6 +263,11 @@ export const wire = mailbox(
   Tree,
   FetchLeaves,
   Leaves,
+  FetchNodes,
+  FetchAnchors,
+  Anchors,
+  FetchDelta,
+  Delta,
   FetchFailed,
 )
 export type WireMessage = MessageOf<typeof wire>

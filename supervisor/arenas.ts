@@ -12,7 +12,7 @@ import type { ActorStatus } from '../protocol/control.ts'
 import { SyncError, toFailure } from '../protocol/error.ts'
 import type { ArenaName, PeerId } from '../protocol/ids.ts'
 import type { LogEvent, LogFields } from '../protocol/log.ts'
-import type { ArenaCommand, ArenaReport, ArenaSettings, HashResult, HashTask } from '../protocol/ports.ts'
+import type { ArenaCommand, ArenaReport, ArenaSettings, HashResult, HashTask, PatchTask } from '../protocol/ports.ts'
 import type { ArenaStatus, HistoryEvent } from '../protocol/status.ts'
 import { ActorThread } from './actor-thread.ts'
 import type { Clock } from './clock.ts'
@@ -296,6 +296,9 @@ export class Arenas {
       case 'hash':
         void this.#hash(arena, report.id, report.tasks)
         return
+      case 'patch':
+        void this.#patch(arena, report.id, report.task)
+        return
       case 'stopped':
         return
       default:
@@ -313,6 +316,12 @@ export class Arenas {
     }
     // The ids are the asker's own: a thread that came after it would take them for others.
     if (arena.thread.threadId === thread) arena.thread.post({ type: 'hashed', id, results })
+  }
+
+  async #patch(arena: Arena, id: number, task: PatchTask): Promise<void> {
+    const thread = arena.thread.threadId
+    const result = await this.#options.hasher.patch(task).catch(error => ({ failure: toFailure(error) }))
+    if (arena.thread.threadId === thread) arena.thread.post({ type: 'patched', id, result })
   }
 
   #settle(arena: Arena): void {

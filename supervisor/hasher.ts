@@ -1,7 +1,7 @@
 /** The hasher pool as an actor: it can be lost and is then made anew, and what it had not finished is asked again. */
 import { createHasherPool, type HasherPool } from '../actors/hasher/pool.ts'
 import type { ActorStatus } from '../protocol/control.ts'
-import type { HashResult, HashTask } from '../protocol/ports.ts'
+import type { HashResult, HashTask, PatchResult, PatchTask } from '../protocol/ports.ts'
 
 export class Hasher implements HasherPool {
   readonly name = 'hasher'
@@ -16,16 +16,24 @@ export class Hasher implements HasherPool {
     this.#pool = createHasherPool(threads)
   }
 
-  async run(tasks: readonly HashTask[]): Promise<HashResult[]> {
+  run(tasks: readonly HashTask[]): Promise<HashResult[]> {
+    return this.#ask(tasks.length, pool => pool.run(tasks))
+  }
+
+  patch(task: PatchTask): Promise<PatchResult> {
+    return this.#ask(1, pool => pool.patch(task))
+  }
+
+  async #ask<Result>(tasks: number, run: (pool: HasherPool) => Promise<Result>): Promise<Result> {
     const pool = this.#pool
-    this.#running += tasks.length
+    this.#running += tasks
     try {
-      return await pool.run(tasks)
+      return await run(pool)
     } catch (error) {
       if (this.#closed || pool === this.#pool) throw error
-      return await this.#pool.run(tasks)
+      return await run(this.#pool)
     } finally {
-      this.#running -= tasks.length
+      this.#running -= tasks
     }
   }
 

@@ -41,7 +41,7 @@ const RETRY_FIRST_MS = 500
 const RETRY_MAX_MS = 60_000
 /** Versions whose path is not known any more are listed under this one. */
 const LOST_AND_FOUND = 'lost+found' as EntryPath
-/** After a power loss content of unknown origin is looked at up to this size. */
+/** After a power loss content of unknown origin is hashed up to this size; larger is kept unseen. */
 const RESCUE_BYTES_MAX = 64 * 1024 * 1024
 /** A file that a folder keeps out waits so long for the peer that shows it, or for the end of what lives below. */
 const DISPLACED_MS = 5_000
@@ -216,6 +216,14 @@ export class Applier {
       const wanted = entry?.pending && sameContent(task.known.content, entry.known.content)
       if (!wanted || mtimeOf(task.known.content) !== mtimeOf(entry.known.content)) this.#cancel(task)
     }
+  }
+
+  /** Other paths are ignored now: what is on its way to them is given up. */
+  rulesChanged(): void {
+    for (const task of [...this.#fetching.values(), ...this.#ready.values()]) {
+      if (this.#local.rules.ignores(task.path, task.known.content.type === 'dir')) this.#cancel(task)
+    }
+    this.again()
   }
 
   #cancel(task: Task): void {
@@ -483,6 +491,7 @@ export class Applier {
     log(this.#context, 'content_lost', { path, author: settings.author })
     problems.set(path, 'its last content was lost before any peer had it: the one before it is shown', true)
     this.#events.announced()
+    this.wakeDormant([path])
     this.again()
     return true
   }
@@ -1058,16 +1067,19 @@ export class Applier {
     const { store } = this.#context
     const before = store.entry(copy.path)
     const known = before ? meet(before.known, copy.version).known : copy.version
+    // The loser as it was: a touch of its copy that has been heard of is to be done yet.
+    const agrees =
+      sameContent(known.content, copy.version.content) && mtimeOf(known.content) === mtimeOf(copy.version.content)
     writer.putEntry(
       {
         path: copy.path,
         seq: 0,
         known,
-        have: sameContent(known.content, copy.version.content) ? known : copy.version,
+        have: agrees ? known : copy.version,
         stamp: this.#stampAfter(copy.path, copy.version, formerIno),
         dormant: false,
         origin: null,
-        pending: !sameContent(known.content, copy.version.content),
+        pending: !agrees,
         announced: false,
         former: null,
       },
@@ -1132,27 +1144,17 @@ export class Applier {
   }
 
   /**
-   * A step of which the store has forgotten that it was begun may have left a user's content in staging. What no pending
-   * entry wants is listed as a version of the path that showed it.
+   * A step of which the store has forgotten that it was begun may have left a user's content in staging, and what had come from a
+   * peer may be the last of it: all of it is listed as versions, from which it can be taken again.
    */
   #rescueStaged(): void {
     const { disk, store } = this.#context
-    const wanted = new Set<BlobHash>()
-    for (let after: EntryPath | null = null; ; ) {
-      const page: EntryPath[] = store.pendingPage(after, 1000)
-      for (const path of page) {
-        const content = store.entry(path)?.known.content
-        if (content?.type === 'file') wanted.add(content.hash)
-      }
-      if (page.length < 1000) break
-      after = page.at(-1) as EntryPath
-    }
     const rows: Kept[] = []
     for (const slot of disk.stageList()) {
       const stat = slot.startsWith(BIG_SLOT) ? null : disk.stageStat(slot)
-      if (stat?.type !== 'file' || stat.size === 0 || stat.size > RESCUE_BYTES_MAX) continue
-      const row = this.#strayRow(hashSmall(disk.stageRead(slot, 0, stat.size)), stat)
-      if (row.hash !== null && wanted.has(row.hash)) continue
+      if (stat === null || stat.size === 0 || (stat.type !== 'file' && stat.type !== 'symlink')) continue
+      const readable = stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX
+      const row = this.#strayRow(readable ? hashSmall(disk.stageRead(slot, 0, stat.size)) : null, stat)
       disk.keep(slot, row.id)
       rows.push(row)
     }

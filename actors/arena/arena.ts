@@ -9,7 +9,7 @@
 import { SyncError, toFailure } from '../../protocol/error.ts'
 import type { PeerId } from '../../protocol/ids.ts'
 import { authorOf } from '../../protocol/peer-id.ts'
-import type { ArenaControl, ArenaSettings, FromPeer, HashResult } from '../../protocol/ports.ts'
+import type { ArenaControl, ArenaSettings, FromPeer, HashResult, PatchResult } from '../../protocol/ports.ts'
 import { type ArenaStatus, PROBLEMS_MAX } from '../../protocol/status.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { Applier } from './apply.ts'
@@ -21,6 +21,7 @@ import { diskReason, Fetcher } from './fetch.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import { LocalChanges } from './local.ts'
 import type { Digest } from './merkle-set.ts'
+import { PatchOrders } from './patches.ts'
 import { doubted } from './power-loss.ts'
 import { Server } from './serve.ts'
 import type { Entry } from './store.ts'
@@ -60,6 +61,7 @@ export class Arena {
   readonly #local: LocalChanges
   readonly #feed: Feed
   readonly #fetch: Fetcher
+  readonly #patches: PatchOrders
   readonly #apply: Applier
   readonly #server: Server
   readonly #commands: Commands
@@ -104,7 +106,8 @@ export class Arena {
       trusted: () => this.#trusted(),
       rulesChanged: () => this.#reconsiderIgnored(),
     })
-    this.#fetch = new Fetcher(context, {
+    this.#patches = new PatchOrders(context)
+    this.#fetch = new Fetcher(context, this.#patches, {
       staged: (path, slot, content) => this.#apply.staged(path, slot, content),
       stuck: (path, reason) => this.#apply.stuck(path, reason),
       progress: () => this.#statusSoon(),
@@ -126,7 +129,7 @@ export class Arena {
       },
       () => ({ scanning: this.#scanning, pending: context.store.state().totals.pending }),
     )
-    this.#server = new Server(context, this.#local)
+    this.#server = new Server(context, this.#local, this.#patches)
     this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch)
     this.#apply.caughtUp = () =>
       [...this.#feed.sessions.values()].every(session => !session.state || session.received >= session.state.seq)
@@ -423,6 +426,10 @@ export class Arena {
     })
   }
 
+  patched(id: number, result: PatchResult): void {
+    this.#border(() => this.#patches.patched(id, result))
+  }
+
   control({ id, method, params }: ArenaControl): void {
     const { deliver } = this.#context
     try {
@@ -553,6 +560,15 @@ export class Arena {
         return this.#fetch.tree(peer, header.id, payload)
       case 'fetch_leaves':
         return this.#server.fetchLeaves(peer, header)
+      case 'fetch_nodes':
+        return this.#server.fetchNodes(peer, header)
+      case 'fetch_anchors':
+        return this.#server.fetchAnchors(peer, header)
+      case 'fetch_delta':
+        return this.#server.fetchDelta(peer, header, payload)
+      case 'anchors':
+      case 'delta':
+        return this.#fetch.answered(peer, header.id, payload)
       case 'fetch_failed':
         return this.#fetch.failed(peer, header.id, { code: 'blob_missing', message: header.reason })
       case 'leaves':
@@ -627,7 +643,7 @@ export class Arena {
       if (page.length < 1000) break
       after = (page.at(-1) as Entry).path
     }
-    this.#apply.again()
+    this.#apply.rulesChanged()
   }
 
   // Status

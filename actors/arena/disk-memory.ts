@@ -182,6 +182,10 @@ export class MemoryDisk implements Disk {
     this.#rename(versions, kept, this.#own(STAGING, slot), slot, node)
   }
 
+  outsideSlot(slot: string): string {
+    return `/memory/${OWN_FOLDER}/${STAGING}/${slot}`
+  }
+
   stageStat(slot: string): DiskStat | null {
     checkOwnName(slot)
     return this.#statAny(`${OWN_FOLDER}/${STAGING}/${slot}`)

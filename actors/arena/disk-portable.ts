@@ -217,6 +217,10 @@ class PortableDisk implements Disk {
     this.#moved(from, target)
   }
 
+  outsideSlot(slot: string): string {
+    return this.#own(STAGING, slot)
+  }
+
   stageStat(slot: string): DiskStat | null {
     return lookAt(this.#own(STAGING, slot))
   }

@@ -199,6 +199,11 @@ class PosixDisk implements Disk {
     posix.renameIn(versions, kept, this.#ownFolder(STAGING), slot)
   }
 
+  outsideSlot(slot: string): string {
+    checkOwnName(slot)
+    return join(this.#path, OWN_FOLDER, STAGING, slot)
+  }
+
   stageStat(slot: string): DiskStat | null {
     return this.#statOwn(STAGING, slot)
   }

@@ -78,6 +78,8 @@ export interface Disk {
   /** Moves a file of the version store into a slot. */
   stageTakeKept(slot: string, kept: string): void
   stageStat(slot: string): DiskStat | null
+  /** A path by which another thread can open a slot for writing (delta transfers), which checks that it is the right one. */
+  outsideSlot(slot: string): string
   stageRemove(slot: string): void
   stageList(): string[]
 

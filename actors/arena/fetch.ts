@@ -1,21 +1,23 @@
 /**
  * Brings content that is wanted into the staging folder: small blobs by the pack, big ones leaf by leaf, from any peer that has
- * them, each verified against its Merkle tree before it counts. What an older version or an interrupted transfer
- * left here is not fetched again.
+ * them, each verified against its Merkle tree before it counts. What an interrupted transfer left here or an older version has
+ * (reuse.ts) is not fetched.
  */
 import type { ErrorCode, Failure } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
 import {
   FETCH_BLOBS_MAX,
   FETCH_LEAVES_MAX,
-  GROUP_LEAVES,
   LEAF_BYTES,
   PACK_BYTES_TARGET,
   PACKED_BLOB_BYTES_MAX,
 } from '../../protocol/limits.ts'
-import { groupNodes, hashSmall, leafCount, leafHash, rootOf, rootOfGroups, zeroLeafHash } from '../hasher/merkle.ts'
+import { hashSmall, leafCount, leafHash, rootOf, zeroLeafHash } from '../hasher/merkle.ts'
 import { type ArenaContext, count, log } from './context.ts'
 import { DiskError } from './disk.ts'
+import type { PatchOrders } from './patches.ts'
+import { type OlderVersion, Reuse, type ReuseQuestion } from './reuse.ts'
+import { NODES_LEVEL, type TreeAsk, TreeFetch } from './tree-fetch.ts'
 import type { FileContent } from './version.ts'
 
 /** Packs asked of one peer and not yet here; chunks of leaves likewise. */
@@ -23,7 +25,9 @@ const PACKS_MAX = 4
 const CHUNKS_MAX = 3
 /** Big blobs in the works at once. */
 const DOWNLOADS_MAX = 4
-/** Leaves looked at in one step when a transfer is resumed or an old version reused: 4 MiB. */
+/** Questions about one blob's tree at once. */
+const TREE_ASKS_MAX = 8
+/** Leaves looked at in one step when a transfer is resumed: 4 MiB. */
 const STEP_LEAVES = 32
 const HASH = 32
 /** Slots of big blobs outlive a restart, to go on from there. */
@@ -74,26 +78,36 @@ interface Download {
   phase: 'tree' | 'resume' | 'reuse' | 'fetch'
   /** Leaf hashes as far as they are known; complete after the phase `tree`. */
   tree: Uint8Array
-  groups: Uint8Array | null
-  treeAsked: { id: number; peer: PeerId; group: number | null } | null
+  readonly treeFetch: TreeFetch | null
+  readonly treeAsks: Map<number, { peer: PeerId; ask: TreeAsk }>
   /** One byte a leaf: 0 missing, 1 asked for, 2 here. */
   readonly has: Uint8Array
   here: number
   at: number
   firstMissing: number
   readonly chunks: Map<number, Chunk>
-  /** An older version on this disk: its path, and where each leaf hash is in it. */
-  base: { fd: number; index: Map<string, number> } | null
+  /** An older version on this disk. */
+  readonly older: OlderVersion | null
+  reuse: Reuse | null
+  /** Questions of `reuse` that are not answered. */
+  readonly questions: Map<number, { peer: PeerId; done: (payload: Uint8Array | null) => void }>
 }
 
 export class Fetcher {
   readonly #context: ArenaContext
   readonly #events: FetchEvents
+  readonly #patches: PatchOrders
   readonly #small = new Map<BlobHash, Want>()
   readonly #big = new Map<BlobHash, Want>()
   readonly #downloads = new Map<BlobHash, Download>()
   readonly #packs = new Map<number, { peer: PeerId; hashes: BlobHash[] }>()
   readonly #requests = new Map<number, BlobHash>()
+  /**
+   * Who may still write into a slot, although nobody may be waiting for it any more: chunks by their number, and how many orders
+   * of the hasher. A slot that has a place in the tree must have none.
+   */
+  readonly #chunkWriters = new Map<number, { peer: PeerId; slot: string }>()
+  readonly #orderWriters = new Map<string, number>()
   readonly #peers = new Set<PeerId>()
   /** Who said that it has a blob; only a hint. */
   readonly #holders = new Map<BlobHash, Set<PeerId>>()
@@ -101,8 +115,9 @@ export class Fetcher {
   #slot = 0
   #id = 0
 
-  constructor(context: ArenaContext, events: FetchEvents) {
+  constructor(context: ArenaContext, patches: PatchOrders, events: FetchEvents) {
     this.#context = context
+    this.#patches = patches
     this.#events = events
     this.#slotPrefix = `s-${context.random()}`
   }
@@ -167,9 +182,9 @@ export class Fetcher {
 
   #drop(download: Download): void {
     this.#downloads.delete(download.want.hash)
-    if (download.base) this.#context.disk.close(download.base.fd)
-    for (const id of download.chunks.keys()) this.#requests.delete(id)
-    if (download.treeAsked) this.#requests.delete(download.treeAsked.id)
+    download.reuse?.stop()
+    const { chunks, treeAsks, questions } = download
+    for (const open of [chunks, treeAsks, questions]) for (const id of open.keys()) this.#requests.delete(id)
   }
 
   peerOpened(peer: PeerId): void {
@@ -182,11 +197,10 @@ export class Fetcher {
     for (const [id, pack] of this.#packs) if (pack.peer === peer) this.#packDone(id)
     for (const download of this.#downloads.values()) {
       for (const [id, chunk] of download.chunks) if (chunk.peer === peer) this.#chunkFailed(download, id)
-      if (download.treeAsked?.peer === peer) {
-        this.#requests.delete(download.treeAsked.id)
-        download.treeAsked = null
-      }
+      for (const [id, asked] of download.treeAsks) if (asked.peer === peer) this.#treeFailed(download, id, false)
+      for (const [id, asked] of download.questions) if (asked.peer === peer) this.#answered(download, id, null)
     }
+    for (const [id, writer] of this.#chunkWriters) if (writer.peer === peer) this.#chunkWriters.delete(id)
     for (const holders of this.#holders.values()) holders.delete(peer)
   }
 
@@ -217,9 +231,7 @@ export class Fetcher {
 
   /** Work on this disk that does not wait for a peer. */
   get busy(): boolean {
-    for (const download of this.#downloads.values()) {
-      if (download.phase === 'resume' || download.phase === 'reuse') return true
-    }
+    for (const download of this.#downloads.values()) if (download.phase === 'resume') return true
     return false
   }
 
@@ -227,7 +239,8 @@ export class Fetcher {
     this.#askPacks()
     for (const want of this.#big.values()) {
       if (this.#downloads.size >= DOWNLOADS_MAX) break
-      if (!this.#downloads.has(want.hash) && want.notBeforeMs <= this.#context.clock.nowMs()) this.#begin(want)
+      if (this.#downloads.has(want.hash) || want.notBeforeMs > this.#context.clock.nowMs()) continue
+      if (!this.#beingWritten(Fetcher.slotOf(want.hash))) this.#begin(want)
     }
     for (const download of [...this.#downloads.values()]) {
       try {
@@ -363,26 +376,50 @@ export class Fetcher {
     return `${BIG_SLOT}${hash}`
   }
 
+  /** By somebody who was asked when this blob was wanted before. */
+  #beingWritten(slot: string): boolean {
+    for (const writer of this.#chunkWriters.values()) if (writer.slot === slot) return true
+    return this.#orderWriters.has(slot)
+  }
+
   #begin(want: Want): void {
     const leaves = leafCount(want.size)
     this.#swept = false
     const known = this.#context.store.leaves(want.hash)
     const usable = known && known.length === leaves * HASH && rootOf(want.size, known) === want.hash
+    const older = this.#olderVersion(want)
+    const treeFetch = usable ? null : new TreeFetch(want.size, want.hash, older?.leaves ?? null)
     this.#downloads.set(want.hash, {
       want,
       slot: Fetcher.slotOf(want.hash),
       leaves,
       phase: usable ? 'resume' : 'tree',
-      tree: usable ? known : new Uint8Array(leaves * HASH),
-      groups: null,
-      treeAsked: null,
+      tree: usable ? known : new Uint8Array(0),
+      treeFetch,
+      treeAsks: new Map(),
       has: new Uint8Array(leaves),
       here: 0,
       at: 0,
       firstMissing: 0,
       chunks: new Map(),
-      base: null,
+      older,
+      reuse: null,
+      questions: new Map(),
     })
+  }
+
+  /** The version that one of the paths that want it shows now, if its leaves are known. */
+  #olderVersion(want: Want): OlderVersion | null {
+    const { store, disk } = this.#context
+    for (const path of want.wishes.keys()) {
+      const entry = store.entry(path)
+      if (entry?.have?.content.type !== 'file' || !entry.stamp) continue
+      const leaves = store.leaves(entry.have.content.hash)
+      const { size, mtimeNs, ino } = entry.stamp
+      if (leaves && leaves.length === leafCount(size) * HASH)
+        return { file: { path: disk.outsidePath(path), size, mtimeNs, ino }, leaves }
+    }
+    return null
   }
 
   #advance(download: Download): void {
@@ -392,7 +429,6 @@ export class Fetcher {
       case 'resume':
         return this.#resume(download)
       case 'reuse':
-        return this.#reuse(download)
       case 'fetch':
         return
       default:
@@ -406,51 +442,55 @@ export class Fetcher {
   }
 
   #askTree(download: Download): void {
-    if (download.treeAsked) return
-    const { want } = download
-    const peer = this.#source(want)
-    if (peer === undefined) return this.#wait(download)
-    const many = download.leaves > GROUP_LEAVES
-    const group = many && download.groups === null ? null : download.at
-    const id = ++this.#id
-    download.treeAsked = { id, peer, group }
-    this.#requests.set(id, want.hash)
-    const header = { type: 'fetch_tree', arena: this.#context.settings.name, id, hash: want.hash, group } as const
-    this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header } })
+    const { want, treeFetch, treeAsks } = download
+    const arena = this.#context.settings.name
+    while (treeFetch && treeAsks.size < TREE_ASKS_MAX) {
+      const peer = this.#source(want)
+      if (peer === undefined) return treeAsks.size === 0 ? this.#wait(download) : undefined
+      const ask = treeFetch.next()
+      if (!ask) return
+      const id = ++this.#id
+      treeAsks.set(id, { peer, ask })
+      this.#requests.set(id, want.hash)
+      const header =
+        ask.is === 'groups' || ask.is === 'group'
+          ? ({ type: 'fetch_tree', arena, id, hash: want.hash, group: ask.is === 'groups' ? null : ask.group } as const)
+          : ({
+              type: 'fetch_nodes',
+              arena,
+              id,
+              hash: want.hash,
+              level: NODES_LEVEL[ask.is],
+              from: ask.from,
+              count: ask.count,
+            } as const)
+      this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header } })
+    }
   }
 
   tree(peer: PeerId, id: number, payload: Uint8Array): void {
     const download = this.#downloadOf(id)
-    if (!download?.treeAsked || download.treeAsked.id !== id || download.treeAsked.peer !== peer) return
-    const { group } = download.treeAsked
-    const { want } = download
-    this.#requests.delete(id)
-    download.treeAsked = null
-    const refuse = () => {
+    const asked = download?.treeAsks.get(id)
+    if (!download?.treeFetch || asked?.peer !== peer) return
+    const { want, treeFetch } = download
+    if (!treeFetch.answer(asked.ask, payload)) {
       want.refused.add(peer)
       this.#invalid(peer, want.hash)
+      return this.#treeFailed(download, id, false)
     }
-    if (group === null) {
-      const nodes = Math.ceil(download.leaves / GROUP_LEAVES)
-      if (payload.length !== nodes * HASH || rootOfGroups(want.size, payload) !== want.hash) return refuse()
-      download.groups = payload
-      return
-    }
-    const first = group * GROUP_LEAVES
-    const expected = Math.min(GROUP_LEAVES, download.leaves - first) * HASH
-    if (payload.length !== expected) return refuse()
-    const good =
-      download.groups === null
-        ? rootOf(want.size, payload) === want.hash
-        : Buffer.compare(groupNodes(payload), download.groups.subarray(group * HASH, (group + 1) * HASH)) === 0
-    if (!good) return refuse()
-    download.tree.set(payload, first * HASH)
-    download.at++
-    if (download.at * GROUP_LEAVES < download.leaves) return
-    download.at = 0
+    this.#requests.delete(id)
+    download.treeAsks.delete(id)
+    if (!treeFetch.done) return
+    download.tree = treeFetch.tree
     download.phase = 'resume'
     // Kept at once: after a kill the leaves that are here can be told without a peer.
     this.#context.store.transact(writer => writer.putLeaves(want.hash, download.tree))
+  }
+
+  #treeFailed(download: Download, id: number, oldWay: boolean): void {
+    const asked = download.treeAsks.get(id)
+    this.#requests.delete(id)
+    if (download.treeAsks.delete(id) && asked) download.treeFetch?.again(asked.ask, oldWay)
   }
 
   #downloadOf(id: number): Download | undefined {
@@ -512,12 +552,40 @@ export class Fetcher {
   #toReuse(download: Download): void {
     download.at = 0
     download.phase = 'fetch'
+    const { older, want, slot, tree, has } = download
+    const stat = this.#context.disk.stageStat(slot)
     if (download.here === download.leaves) return
     if (!this.#hasRoom()) {
       return this.#giveUp(download, `the disk has no room for its ${download.want.size} bytes: make room`)
     }
-    download.base = this.#openBase(download)
-    if (download.base) download.phase = 'reuse'
+    if (!older || !stat) return
+    download.phase = 'reuse'
+    const target = { size: want.size, tree, slot: { path: this.#context.disk.outsideSlot(slot), ino: stat.ino } }
+    download.reuse = new Reuse(
+      {
+        missing: leaf => has[leaf] !== 2,
+        mark: (leaf, how) => {
+          this.#mark(download, leaf)
+          count(this.#context, how === 'copied' ? { leaves_reused: 1 } : { leaves_patched: 1 })
+        },
+        order: (task, done) => {
+          this.#orderWriters.set(slot, (this.#orderWriters.get(slot) ?? 0) + 1)
+          this.#patches.order(task, result => {
+            const left = (this.#orderWriters.get(slot) ?? 1) - 1
+            if (left > 0) this.#orderWriters.set(slot, left)
+            else this.#orderWriters.delete(slot)
+            done(result)
+          })
+        },
+        ask: (question, payload, done) => this.#ask(download, question, payload, done),
+        done: () => {
+          download.phase = 'fetch'
+        },
+      },
+      target,
+      older,
+    )
+    download.reuse.start()
   }
 
   /** Whether what all downloads still lack fits: a disk that is filled to its last byte serves nobody. */
@@ -528,57 +596,35 @@ export class Fetcher {
     return bytes <= freeBytes
   }
 
-  /** The older version of one of the paths that want it, if its leaves are known and it is still what they say. */
-  #openBase(download: Download): Download['base'] {
-    const { store, disk } = this.#context
-    for (const path of download.want.wishes.keys()) {
-      const entry = store.entry(path)
-      if (entry?.have?.content.type !== 'file') continue
-      const leaves = store.leaves(entry.have.content.hash)
-      if (!leaves) continue
-      try {
-        const { fd } = disk.open(path)
-        const index = new Map<string, number>()
-        for (let leaf = 0; leaf * HASH < leaves.length; leaf++) {
-          index.set(Buffer.from(this.#hashAt(leaves, leaf)).toString('latin1'), leaf)
-        }
-        return { fd, index }
-      } catch (error) {
-        if (!(error instanceof DiskError)) throw error
-      }
-    }
-    return null
+  #ask(
+    download: Download,
+    question: ReuseQuestion,
+    payload: Uint8Array | undefined,
+    done: (payload: Uint8Array | null) => void,
+  ): void {
+    const { want, questions } = download
+    const peer = this.#source(want)
+    if (peer === undefined) return done(null)
+    const id = ++this.#id
+    questions.set(id, { peer, done })
+    this.#requests.set(id, want.hash)
+    const header = { ...question, arena: this.#context.settings.name, id, hash: want.hash }
+    this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header, ...(payload && { payload }) } })
   }
 
-  #reuse(download: Download): void {
-    const { disk } = this.#context
-    const { base } = download
-    if (!base) {
-      download.phase = 'fetch'
-      return
-    }
-    const slot = disk.stageOpen(download.slot, download.want.size)
-    try {
-      for (let done = 0; done < STEP_LEAVES && download.at < download.leaves; download.at++) {
-        const leaf = download.at
-        if (download.has[leaf] === 2) continue
-        const where = base.index.get(Buffer.from(this.#hashAt(download.tree, leaf)).toString('latin1'))
-        if (where === undefined) continue
-        done++
-        const bytes = disk.readFd(base.fd, where * LEAF_BYTES, this.#leafBytes(download, leaf))
-        // Verified: the old file may have changed since its leaves were taken.
-        if (bytes.length !== this.#leafBytes(download, leaf) || !this.#fits(download, leaf, bytes)) continue
-        disk.writeFd(slot, leaf * LEAF_BYTES, bytes)
-        this.#mark(download, leaf)
-        count(this.#context, { leaves_reused: 1 })
-      }
-    } finally {
-      disk.close(slot)
-    }
-    if (download.at < download.leaves) return
-    disk.close(base.fd)
-    download.base = null
-    download.phase = 'fetch'
+  /** An `anchors` or `delta`. */
+  answered(peer: PeerId, id: number, payload: Uint8Array): void {
+    const download = this.#downloadOf(id)
+    if (download?.questions.get(id)?.peer !== peer) return
+    count(this.#context, { blob_bytes_received: payload.length })
+    this.#answered(download, id, payload)
+  }
+
+  #answered({ questions }: Download, id: number, payload: Uint8Array | null): void {
+    const asked = questions.get(id)
+    this.#requests.delete(id)
+    questions.delete(id)
+    asked?.done(payload)
   }
 
   #askLeaves(download: Download): void {
@@ -616,6 +662,7 @@ export class Fetcher {
     has.fill(1, from, end)
     const id = ++this.#id
     download.chunks.set(id, { peer, from, count: end - from })
+    this.#chunkWriters.set(id, { peer, slot: download.slot })
     this.#requests.set(id, want.hash)
     this.#context.deliver({
       to: 'peer',
@@ -644,22 +691,25 @@ export class Fetcher {
   }
 
   downloaded(id: number): void {
+    this.#chunkWriters.delete(id)
     const download = this.#downloadOf(id)
     if (download) this.#chunkFailed(download, id)
   }
 
   /** A request ended without its answer. */
   failed(peer: PeerId, id: number, failure: Failure): void {
+    this.#chunkWriters.delete(id)
     const download = this.#downloadOf(id)
     if (!download) return
     const code: ErrorCode = failure.code
+    // What only saves something is done without.
+    if (download.questions.has(id)) return this.#answered(download, id, null)
+    const ask = download.treeAsks.get(id)?.ask
+    if (ask?.is === 'branches' || ask?.is === 'leaves') return this.#treeFailed(download, id, true)
     if (code === 'leaf_invalid') this.#invalid(peer, download.want.hash)
     if (code === 'disk_failed') return this.#giveUp(download, failure.message)
     if (code !== 'peer_closed' && code !== 'busy') download.want.refused.add(peer)
-    if (download.treeAsked?.id === id) {
-      this.#requests.delete(id)
-      download.treeAsked = null
-    }
+    if (ask) this.#treeFailed(download, id, false)
     if (download.chunks.has(id)) this.#chunkFailed(download, id)
   }
 

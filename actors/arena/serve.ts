@@ -4,12 +4,21 @@
  */
 import type { ErrorCode } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
-import { GROUP_LEAVES, LEAF_BYTES, PACKED_BLOB_BYTES_MAX, PAYLOAD_BYTES_MAX } from '../../protocol/limits.ts'
+import {
+  ANCHOR_BYTES,
+  ANCHOR_LEAVES_MAX,
+  GROUP_LEAVES,
+  LEAF_BYTES,
+  PACKED_BLOB_BYTES_MAX,
+  PAYLOAD_BYTES_MAX,
+} from '../../protocol/limits.ts'
+import type { FileRef, PatchTask } from '../../protocol/ports.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
-import { groupNodes, leafCount } from '../hasher/merkle.ts'
+import { groupNodes, leafCount, nodesOver } from '../hasher/merkle.ts'
 import { type ArenaContext, count } from './context.ts'
 import { DiskError } from './disk.ts'
 import type { LocalChanges } from './local.ts'
+import type { PatchOrders } from './patches.ts'
 import { sameStamp } from './walk.ts'
 
 type Message<Type extends ArenaWireMessage['type']> = Extract<ArenaWireMessage, { type: Type }>
@@ -18,10 +27,12 @@ const HASH = 32
 export class Server {
   readonly #context: ArenaContext
   readonly #local: LocalChanges
+  readonly #patches: PatchOrders
 
-  constructor(context: ArenaContext, local: LocalChanges) {
+  constructor(context: ArenaContext, local: LocalChanges, patches: PatchOrders) {
     this.#context = context
     this.#local = local
+    this.#patches = patches
   }
 
   fetchBlobs(peer: PeerId, { id, hashes }: Message<'fetch_blobs'>): void {
@@ -73,6 +84,63 @@ export class Server {
     if (first * HASH >= leaves.length) return this.#fail(peer, id, 'message_invalid', 'this blob has no such group')
     const payload = group === null ? groupNodes(leaves) : leaves.slice(first * HASH, (first + GROUP_LEAVES) * HASH)
     this.#send(peer, { type: 'tree', arena: this.#context.settings.name, id }, Uint8Array.from(payload))
+  }
+
+  fetchNodes(peer: PeerId, { id, hash, level, from, count: nodes }: Message<'fetch_nodes'>): void {
+    const width = 2 ** level
+    const leaves = this.#leaves(hash)
+    if (!leaves) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+    // As much work and as many bytes as one group at most.
+    if (nodes * width > GROUP_LEAVES || (from + nodes - 1) * width * HASH >= leaves.length)
+      return this.#fail(peer, id, 'message_invalid', 'this blob has no such nodes, or they are too many')
+    const below = leaves.subarray(from * width * HASH, (from + nodes) * width * HASH)
+    this.#send(peer, { type: 'tree', arena: this.#context.settings.name, id }, nodesOver(below, width))
+  }
+
+  fetchAnchors(peer: PeerId, { id, hash, runs }: Message<'fetch_anchors'>): void {
+    const wanted = runs.reduce((sum, [, leaves]) => sum + leaves, 0)
+    if (wanted > ANCHOR_LEAVES_MAX) return this.#fail(peer, id, 'message_invalid', 'too many leaves at once')
+    const file = this.#file(hash)
+    if (!file) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+    const whole = Math.floor((file.ref.size - ANCHOR_BYTES) / LEAF_BYTES) + 1
+    if (runs.some(([from, leaves]) => from + leaves > whole))
+      return this.#fail(peer, id, 'message_invalid', 'this blob has no such leaves, or they have no anchor')
+    const leaves = new Uint32Array(wanted)
+    let at = 0
+    for (const [from, run] of runs) for (let leaf = from; leaf < from + run; leaf++) leaves[at++] = leaf
+    this.#order(peer, id, file.path, 'anchors', { is: 'anchors', file: file.ref, leaves })
+  }
+
+  fetchDelta(peer: PeerId, header: Message<'fetch_delta'>, signature: Uint8Array): void {
+    const { id, hash, from, count: leaves, block } = header
+    const file = this.#file(hash)
+    if (!file) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+    if (from + leaves > leafCount(file.ref.size) || !Number.isInteger(Math.log2(block)))
+      return this.#fail(peer, id, 'message_invalid', 'this blob has no such leaves, or the block is no power of two')
+    this.#order(peer, id, file.path, 'delta', { is: 'delta', file: file.ref, from, count: leaves, block, signature })
+  }
+
+  /** A file that has this content, to be opened in the hasher pool, which looks whether it still is what its entry says. */
+  #file(hash: BlobHash): { path: EntryPath; ref: FileRef } | null {
+    const { store, disk } = this.#context
+    for (const path of store.withHash(hash, 1)) {
+      const stamp = store.entry(path)?.stamp
+      if (!stamp || stamp.size <= LEAF_BYTES) return null
+      const { size, mtimeNs, ino } = stamp
+      return { path, ref: { path: disk.outsidePath(path), size, mtimeNs, ino } }
+    }
+    return null
+  }
+
+  #order(peer: PeerId, id: number, path: EntryPath, answer: 'anchors' | 'delta', task: PatchTask): void {
+    this.#patches.order(task, result => {
+      if ('bytes' in result) {
+        count(this.#context, { blob_bytes_served: result.bytes.length })
+        return this.#send(peer, { type: answer, arena: this.#context.settings.name, id }, result.bytes)
+      }
+      if ('changed' in result) this.#local.lookAgain(path)
+      this.#fail(peer, id, 'blob_changed', 'this blob is not here any more')
+    })
   }
 
   #leaves(hash: BlobHash): Uint8Array | null {

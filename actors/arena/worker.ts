@@ -323,6 +323,9 @@ port.on('message', (message: ArenaCommand) => {
     case 'hashed':
       arena?.hashed(message.id, message.results)
       break
+    case 'patched':
+      arena?.patched(message.id, message.result)
+      break
     case 'stop':
       return stop()
     default:

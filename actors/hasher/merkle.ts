@@ -49,11 +49,16 @@ export function hashLeaves(bytes: Uint8Array, engine: Blake2b = defaultEngine): 
 
 /** Hash of the subtree of each aligned run of GROUP_LEAVES leaves; the last run may be shorter. */
 export function groupNodes(leaves: Uint8Array, engine: Blake2b = defaultEngine): Uint8Array {
-  checkList(leaves)
-  const groupBytes = GROUP_LEAVES * HASH_BYTES
-  const nodes = new Uint8Array(Math.ceil(leaves.length / groupBytes) * HASH_BYTES)
-  for (let offset = 0, at = 0; offset < leaves.length; offset += groupBytes, at += HASH_BYTES)
-    nodes.set(topOf(leaves.subarray(offset, offset + groupBytes), engine), at)
+  return nodesOver(leaves, GROUP_LEAVES, engine)
+}
+
+/** Hash of the subtree of each aligned run of so many nodes of one level, a power of two; the last run may be shorter. */
+export function nodesOver(list: Uint8Array, width: number, engine: Blake2b = defaultEngine): Uint8Array {
+  checkList(list)
+  const runBytes = width * HASH_BYTES
+  const nodes = new Uint8Array(Math.ceil(list.length / runBytes) * HASH_BYTES)
+  for (let offset = 0, at = 0; offset < list.length; offset += runBytes, at += HASH_BYTES)
+    nodes.set(topOf(list.subarray(offset, offset + runBytes), engine), at)
   return nodes
 }
 
@@ -84,6 +89,11 @@ export function rootOfGroups(size: number, groups: Uint8Array, engine: Blake2b =
   if (groups.length !== groupCount(size) * HASH_BYTES)
     throw new RangeError(`${size} bytes do not have ${groups.length / HASH_BYTES} groups`)
   return nameOf(size, topOf(groups, engine), engine)
+}
+
+/** The same from all nodes of any one level. */
+export function nameOver(size: number, nodes: Uint8Array, engine: Blake2b = defaultEngine): BlobHash {
+  return nameOf(size, topOf(nodes, engine), engine)
 }
 
 /** A blob's name from its content, whole in memory. */

@@ -1,7 +1,7 @@
 /** The hasher pool: one thread a core, which come when there is work and end after a minute without. */
 import { Piscina } from 'piscina'
-import { toFailure } from '../../protocol/error.ts'
-import type { HashResult, HashTask } from '../../protocol/ports.ts'
+import { type Failure, toFailure } from '../../protocol/error.ts'
+import type { HashResult, HashTask, PatchResult, PatchTask } from '../../protocol/ports.ts'
 
 const IDLE_MS = 60_000
 /** Leaves dealt to a thread at once: enough to hide the cost of a message, few enough to share the work. */
@@ -12,6 +12,8 @@ const FILE_LEAVES = 0.5
 export interface HasherPool {
   /** Results in the order of the tasks. Rejects only when the pool was closed; what failed for another reason is a result. */
   run(tasks: readonly HashTask[]): Promise<HashResult[]>
+  /** Rejects only when the pool was closed. */
+  patch(task: PatchTask): Promise<PatchResult>
   close(): Promise<void>
 }
 
@@ -26,23 +28,34 @@ export function createHasherPool(threads: number, workerFile = new URL('./worker
   })
   let closed = false
 
-  /** A batch whose thread died is tried once more: a bad disk or a full memory should not fail what another thread can do. */
-  async function runBatch(tasks: readonly HashTask[]): Promise<HashResult[]> {
-    for (let attempt = 0; ; attempt++) {
+  /** Work whose thread died is tried once more: a bad disk or a full memory should not fail what another thread can do. */
+  async function attempt<Result>(run: () => Promise<Result>, failed: (failure: Failure) => Result): Promise<Result> {
+    for (let again = false; ; again = true) {
       if (closed) throw new Error('the hasher pool was closed')
       try {
-        return (await piscina.run(tasks)) as HashResult[]
+        return await run()
       } catch (error) {
         if (closed) throw error
-        if (attempt === 1) return tasks.map(() => ({ failure: toFailure(error) }))
+        if (again) return failed(toFailure(error))
       }
     }
   }
+
+  const runBatch = (tasks: readonly HashTask[]): Promise<HashResult[]> =>
+    attempt(
+      () => piscina.run(tasks),
+      failure => tasks.map(() => ({ failure })),
+    )
 
   return {
     async run(tasks) {
       return (await Promise.all(deal(tasks).map(runBatch))).flat()
     },
+    patch: task =>
+      attempt<PatchResult>(
+        () => piscina.run(task, { name: 'patch' }),
+        failure => ({ failure }),
+      ),
     async close() {
       closed = true
       await piscina.destroy()

@@ -12,7 +12,7 @@
  */
 import { SyncError } from '../../protocol/error.ts'
 import type { ArenaName, PeerId } from '../../protocol/ids.ts'
-import { ARENAS_MAX, LEAF_BYTES, REQUESTS_MAX } from '../../protocol/limits.ts'
+import { ARENAS_MAX, LEAF_BYTES, REQUESTS_MAX, ROLLING_BYTES, SIGNATURE_BLOCKS_MAX } from '../../protocol/limits.ts'
 import type { LogEvent, LogFields } from '../../protocol/log.ts'
 import type { PairAttempt, PeerReport, SharedArena } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, WIRE_VERSION, type WireMessage } from '../../protocol/wire.ts'
@@ -88,7 +88,7 @@ interface OurRequest {
   /** Its content goes into a file and not to the arena. */
   download: boolean
   urgent: boolean
-  expects: { is: 'pack' } | { is: 'tree' } | { is: 'leaves'; next: number; end: number; size: number }
+  expects: { is: 'pack' | 'tree' | 'anchors' | 'delta' } | { is: 'leaves'; next: number; end: number; size: number }
 }
 /** A request of theirs that one of our arenas has to answer. `leaves`: how many are still to be sent. */
 interface TheirRequest {
@@ -101,16 +101,36 @@ interface Attachment {
   said: boolean
 }
 
-type ArenaRequest = Extract<ArenaWireMessage, { type: 'fetch_blobs' | 'fetch_tree' | 'fetch_leaves' }>
+type ArenaRequest = Extract<
+  ArenaWireMessage,
+  { type: 'fetch_blobs' | 'fetch_tree' | 'fetch_leaves' | 'fetch_nodes' | 'fetch_anchors' | 'fetch_delta' }
+>
+type ArenaAnswer = Extract<
+  ArenaWireMessage,
+  { type: 'pack' | 'tree' | 'leaves' | 'anchors' | 'delta' | 'fetch_failed' }
+>
 type LeavesMessage = Extract<WireMessage, { type: 'leaves' }>
 type HelloMessage = Extract<WireMessage, { type: 'hello' }>
 type ArenaOpenMessage = Extract<WireMessage, { type: 'arena_open' }>
+
+/** What may have a payload. */
+const LADEN: ReadonlySet<string> = new Set(['pack', 'tree', 'leaves', 'anchors', 'fetch_delta', 'delta'])
+/** The answer that each request gets, and the first version of the protocol that has it. */
+const REQUESTS = {
+  fetch_blobs: { answer: 'pack', since: 1 },
+  fetch_tree: { answer: 'tree', since: 1 },
+  fetch_nodes: { answer: 'tree', since: 2 },
+  fetch_anchors: { answer: 'anchors', since: 2 },
+  fetch_delta: { answer: 'delta', since: 2 },
+} as const
 
 export interface Peer {
   readonly self: Self
   readonly purpose: Purpose
   readonly deadlines: Deadlines
   state: State
+  /** The version of the protocol that is spoken, from their hello on. */
+  version: number
   /** When the state began. Monotonic clock, as all readings here. */
   sinceMs: number
   /** When the last bytes came, and when we last wrote. */
@@ -128,7 +148,7 @@ export interface Peer {
   readonly ours: Map<number, OurRequest>
   requests: number
   /** Requests of ours that wait until one of the open ones is answered. */
-  waiting: { header: ArenaRequest; request: OurRequest }[]
+  waiting: { header: ArenaRequest; request: OurRequest; payload: Uint8Array | undefined }[]
   readonly theirs: Map<number, TheirRequest>
 }
 
@@ -156,6 +176,7 @@ export function openPeer(self: Self, purpose: Purpose, deadlines: Deadlines, now
     purpose,
     deadlines,
     state: { is: purpose.is === 'dial' ? 'connecting' : 'securing' },
+    version: VERSIONS.min,
     sinceMs: nowMs,
     heardMs: nowMs,
     begun: null,
@@ -209,8 +230,7 @@ export function* heard(
   payload: Uint8Array | undefined,
   nowMs: number,
 ): Iterable<PeerOutput> {
-  if (payload && message.type !== 'pack' && message.type !== 'tree' && message.type !== 'leaves')
-    throw new SyncError('message_invalid', `${message.type} has no payload`)
+  if (payload && !LADEN.has(message.type)) throw new SyncError('message_invalid', `${message.type} has no payload`)
   if (message.type === 'close') return yield { to: 'close', code: message.code, reason: message.reason, say: false }
   const state = peer.state
   if (state.is === 'greeting') {
@@ -240,6 +260,7 @@ function* greeted(
   nowMs: number,
 ): Iterable<PeerOutput> {
   checkVersions(hello, peer.self.name)
+  peer.version = Math.min(hello.versions.max, VERSIONS.max)
   const { purpose } = peer
   const known: Greeted = {
     peer: state.peer,
@@ -382,15 +403,23 @@ export function* say(
   if (!attachment) return
   switch (header.type) {
     case 'fetch_blobs':
-      return yield* ask(peer, header, { ...base(arena, attachment, header.id), expects: { is: 'pack' } })
     case 'fetch_tree':
-      return yield* ask(peer, header, { ...base(arena, attachment, header.id), expects: { is: 'tree' } })
+    case 'fetch_nodes':
+    case 'fetch_anchors':
+    case 'fetch_delta': {
+      const { answer: is, since } = REQUESTS[header.type]
+      if (peer.version < since) return yield notSpoken(arena, header.id)
+      return yield* ask(peer, header, { ...base(arena, attachment, header.id), expects: { is } }, payload)
+    }
     case 'fetch_leaves': {
       const expects = { is: 'leaves' as const, next: header.from, end: header.from + header.count, size: Infinity }
-      return yield* ask(peer, header, { ...base(arena, attachment, header.id), urgent: header.urgent, expects })
+      const request = { ...base(arena, attachment, header.id), urgent: header.urgent, expects }
+      return yield* ask(peer, header, request, undefined)
     }
     case 'pack':
     case 'tree':
+    case 'anchors':
+    case 'delta':
     case 'fetch_failed':
       if (!answer(peer, arena, header.id, Infinity)) return
       break
@@ -405,6 +434,12 @@ export function* say(
       break
   }
   yield payload ? { to: 'wire_arena', header, payload } : { to: 'wire_arena', header }
+}
+
+/** The other end is older: it is answered here as it would answer if it could. */
+function notSpoken(arena: ArenaName, id: number): PeerOutput {
+  const reason = 'the other end speaks an older version of the protocol'
+  return { to: 'arena', arena, header: { type: 'fetch_failed', arena, id, code: 'version_unsupported', reason } }
 }
 
 function base(arena: ArenaName, attachment: Attachment, id: number) {
@@ -449,19 +484,24 @@ export function download(
     urgent,
     expects: { is: 'leaves', next: from, end: from + count, size },
   }
-  const number = queue(peer, { type: 'fetch_leaves', arena, id, hash, from, count, urgent }, request)
+  const number = queue(peer, { type: 'fetch_leaves', arena, id, hash, from, count, urgent }, request, undefined)
   return { request: number, outputs: askWaiting(peer) }
 }
 
-function* ask(peer: Peer, header: ArenaRequest, request: OurRequest): Iterable<PeerOutput> {
-  queue(peer, header, request)
+function* ask(
+  peer: Peer,
+  header: ArenaRequest,
+  request: OurRequest,
+  payload: Uint8Array | undefined,
+): Iterable<PeerOutput> {
+  queue(peer, header, request, payload)
   yield* askWaiting(peer)
 }
 
 /** Gives a request its number on the wire. */
-function queue(peer: Peer, header: ArenaRequest, request: OurRequest): number {
+function queue(peer: Peer, header: ArenaRequest, request: OurRequest, payload: Uint8Array | undefined): number {
   peer.requests++
-  peer.waiting.push({ header: { ...header, id: peer.requests }, request })
+  peer.waiting.push({ header: { ...header, id: peer.requests }, request, payload })
   return peer.requests
 }
 
@@ -471,8 +511,9 @@ function* askWaiting(peer: Peer): Iterable<PeerOutput> {
     const urgent = peer.waiting.findIndex(held => held.request.urgent)
     const [held] = peer.waiting.splice(Math.max(urgent, 0), 1)
     if (!held) return
-    peer.ours.set(held.header.id, held.request)
-    yield { to: 'wire_arena', header: held.header }
+    const { header, request, payload } = held
+    peer.ours.set(header.id, request)
+    yield payload ? { to: 'wire_arena', header, payload } : { to: 'wire_arena', header }
   }
 }
 
@@ -481,12 +522,17 @@ function* heardOfArena(peer: Peer, message: ArenaWireMessage, payload: Uint8Arra
     case 'pack':
     case 'tree':
     case 'leaves':
+    case 'anchors':
+    case 'delta':
     case 'fetch_failed':
       return yield* answered(peer, message, payload)
     case 'fetch_blobs':
     case 'fetch_tree':
     case 'fetch_leaves':
-      return yield* asked(peer, message)
+    case 'fetch_nodes':
+    case 'fetch_anchors':
+    case 'fetch_delta':
+      return yield* asked(peer, message, payload)
   }
   if (peer.arenas.has(message.arena)) return yield { to: 'arena', arena: message.arena, header: message }
   // Its thread may attach a moment later than theirs: what opens the arena is kept for it. Nothing else flows before that.
@@ -505,21 +551,27 @@ function* heardOfArena(peer: Peer, message: ArenaWireMessage, payload: Uint8Arra
   }
 }
 
-function* asked(peer: Peer, message: ArenaRequest): Iterable<PeerOutput> {
+function* asked(peer: Peer, message: ArenaRequest, payload: Uint8Array | undefined): Iterable<PeerOutput> {
   const { arena, id } = message
+  if (message.type === 'fetch_delta' && !isSignature(payload))
+    throw new SyncError(
+      'message_invalid',
+      `a signature has 1 to ${SIGNATURE_BLOCKS_MAX} hashes of ${ROLLING_BYTES} bytes`,
+    )
   if (peer.theirs.has(id)) throw new SyncError('message_invalid', `request ${id} is open already`)
   if (!peer.arenas.has(arena)) return yield fetchFailed(arena, id, 'arena_unknown', 'not synced with you here')
   if (peer.theirs.size >= REQUESTS_MAX)
     throw new SyncError('limit_exceeded', `more than ${REQUESTS_MAX} requests at once`)
   peer.theirs.set(id, { arena, leaves: message.type === 'fetch_leaves' ? message.count : 1 })
-  yield { to: 'arena', arena, header: message }
+  yield payload ? { to: 'arena', arena, header: message, payload } : { to: 'arena', arena, header: message }
 }
 
-function* answered(
-  peer: Peer,
-  message: Extract<ArenaWireMessage, { type: 'pack' | 'tree' | 'leaves' | 'fetch_failed' }>,
-  payload: Uint8Array | undefined,
-): Iterable<PeerOutput> {
+function isSignature(payload: Uint8Array | undefined): boolean {
+  const blocks = (payload?.length ?? 0) / ROLLING_BYTES
+  return Number.isInteger(blocks) && blocks >= 1 && blocks <= SIGNATURE_BLOCKS_MAX
+}
+
+function* answered(peer: Peer, message: ArenaAnswer, payload: Uint8Array | undefined): Iterable<PeerOutput> {
   const request = peer.ours.get(message.id)
   if (!request || request.arena !== message.arena)
     throw new SyncError('message_invalid', `${message.type} answers no open request`)

@@ -14,12 +14,22 @@ import type { Tables } from '../../actors/arena/tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import { hashLeaves, verifyLeaf } from '../../actors/hasher/merkle.ts'
+import { perform } from '../../actors/hasher/patch.ts'
 import { type Failure, SyncError } from '../../protocol/error.ts'
 import type { ArenaName, Author, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
-import type { ArenaSettings, FromPeer, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
+import type {
+  ArenaReport,
+  ArenaSettings,
+  FromPeer,
+  HashResult,
+  HashTask,
+  PatchTask,
+  ToPeer,
+} from '../../protocol/ports.ts'
 import type { ArenaStatus, HistoryEvent, ListedConflict, ListedVersion } from '../../protocol/status.ts'
 import { type ArenaWireMessage, type WireMessage, wire } from '../../protocol/wire.ts'
+import { memoryFiles } from './_memory-files.ts'
 
 export const ARENA = 'tree' as ArenaName
 /** Where the clock of every world starts: 2025-06-15 12:00:00 UTC. */
@@ -35,10 +45,12 @@ export interface World {
   readonly peers: Peer[]
   readonly links: Link[]
   /** Every feed, acknowledgement and other message that was delivered, oldest first. */
-  readonly delivered: { from: Peer; to: Peer; header: ArenaWireMessage }[]
+  readonly delivered: { from: Peer; to: Peer; header: ArenaWireMessage; payloadBytes: number }[]
   random: number
   /** What somebody on the way does to messages: changes them in place. */
   tamper: ((message: ToPeer) => void) | null
+  /** What connections refuse to carry, as with a peer that does not speak it. */
+  refuse: ((header: ArenaWireMessage) => boolean) | null
 }
 
 /** One direction of a connection. */
@@ -51,7 +63,7 @@ interface Link {
 }
 
 export function makeWorld(): World {
-  return { nowMs: 0, peers: [], links: [], delivered: [], random: 0, tamper: null }
+  return { nowMs: 0, peers: [], links: [], delivered: [], random: 0, tamper: null, refuse: null }
 }
 
 export class Peer {
@@ -70,9 +82,11 @@ export class Peer {
   readonly refusals: Failure[] = []
   readonly replies = new Map<number, { result: unknown } | { failure: Failure }>()
   rootLost: string | null = null
+  /** What a test does before the hasher works on an order about a delta. */
+  beforePatch: (task: PatchTask) => void = () => {}
   boot = 'boot-1'
   running = false
-  #hashes: { id: number; tasks: HashTask[] }[] = []
+  #hashes: Extract<ArenaReport, { type: 'hash' | 'patch' }>[] = []
   #control = 0
   #ticks = 0n
   #life = 0
@@ -195,7 +209,7 @@ export class Peer {
       return
     }
     const { report } = output
-    if (report.type === 'hash') this.#hashes.push(report)
+    if (report.type === 'hash' || report.type === 'patch') this.#hashes.push(report)
     else if (report.type === 'status') this.status = report.status
     else if (report.type === 'reply') this.replies.set(report.id, { result: report.result })
     else if (report.type === 'refused') this.replies.set(report.id, { failure: report.failure })
@@ -207,10 +221,13 @@ export class Peer {
   hashOne(): boolean {
     const request = this.#hashes.shift()
     if (!request) return false
-    this.arena.hashed(
-      request.id,
-      request.tasks.map(task => this.#hash(task)),
-    )
+    if (request.type === 'patch') this.beforePatch(request.task)
+    if (request.type === 'patch') this.arena.patched(request.id, perform(request.task, memoryFiles(this.disk)))
+    else
+      this.arena.hashed(
+        request.id,
+        request.tasks.map(task => this.#hash(task)),
+      )
     return true
   }
 
@@ -419,6 +436,12 @@ export function deliverOne(link: Link): boolean {
   from.world.tamper?.(message)
   switch (message.type) {
     case 'send':
+      if ('id' in message.header && from.world.refuse?.(message.header)) {
+        const { arena, id } = message.header
+        const header = { type: 'fetch_failed', arena, id, code: 'version_unsupported', reason: 'older' } as const
+        hand(from, to, { type: 'wire', header })
+        break
+      }
       deliverWire(link, wireCopy(message.header), message.payload)
       break
     case 'download':
@@ -454,7 +477,7 @@ function wireCopy(header: ArenaWireMessage): ArenaWireMessage {
 
 function deliverWire({ from, to }: Link, header: ArenaWireMessage, payload?: Uint8Array): void {
   if (!to.running) return
-  to.world.delivered.push({ from, to, header })
+  to.world.delivered.push({ from, to, header, payloadBytes: payload?.length ?? 0 })
   const back = linkOf(to, from)
   const download = header.type === 'fetch_failed' ? back?.downloads.get(header.id) : undefined
   if (download && back) {

@@ -152,7 +152,7 @@ test('a link is taken over as it is, whatever it points to', t => {
   assertAgree(t, world)
 })
 
-test('a big file travels leaf by leaf, and of a changed one only what changed', t => {
+test('a big file travels leaf by leaf, and of a changed one only what a delta says of the leaf that changed', t => {
   const { world, a, b } = makePair()
   const bytes = new Uint8Array(9 * 128 * 1024 + 5)
   for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 7 + (i >> 13)) & 255
@@ -167,8 +167,10 @@ test('a big file travels leaf by leaf, and of a changed one only what changed', 
   t.deepEqual(b.disk.readFile('big'), changed)
   const asked = world.delivered
     .slice(messages)
-    .flatMap(({ header }) => (header.type === 'fetch_leaves' ? [header.count] : []))
-  t.deepEqual(asked, [1])
+    .flatMap(({ header }) =>
+      header.type === 'fetch_leaves' || header.type === 'fetch_delta' ? [[header.type, header.from, header.count]] : [],
+    )
+  t.deepEqual(asked, [['fetch_delta', 2, 1]])
   assertAgree(t, world)
 })
 
@@ -870,6 +872,25 @@ test('a rule file in the tree is synced and obeyed', t => {
   t.deepEqual(Object.keys(a.tree()).sort(), ['private', 'sub', 'sub/.realizeignore', 'sub/private-not'])
   t.true(b.has('sub/private'))
   t.true(a.state.consensus)
+})
+
+test('what is wanted and cannot be had is not wanted any more once it is ignored', t => {
+  const { world, a, b } = makePair()
+  a.write('skip.log', 'first')
+  while (!b.store.entry('skip.log' as EntryPath)?.pending) turn(world)
+  disconnect(a, b)
+  // Of which nobody has the content any more, and the new one is ignored.
+  a.write('.realizeignore', '*.log\n')
+  pass(world, 5_000)
+  a.stop()
+  a.write('skip.log', 'second')
+  a.start()
+  pass(world, 5_000)
+  connect(a, b)
+  pass(world, 130_000)
+  t.true(b.has('.realizeignore'))
+  t.deepEqual([a.state.missing, b.state.missing, b.state.problems], [[], [], []])
+  t.is(a.read('skip.log'), 'second')
 })
 
 test('rules end on all peers with the file that holds them: deleted, renamed, or moved with its folder', t => {

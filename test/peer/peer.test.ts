@@ -7,7 +7,7 @@ import * as machine from '../../actors/peer/peer.ts'
 import { type Channel, pairProof, proofsEqual, proven } from '../../actors/peer/verify.ts'
 import { SyncError } from '../../protocol/error.ts'
 import type { ArenaName, BlobHash } from '../../protocol/ids.ts'
-import { ARENAS_MAX, LEAF_BYTES, REQUESTS_MAX } from '../../protocol/limits.ts'
+import { ARENAS_MAX, LEAF_BYTES, REQUESTS_MAX, ROLLING_BYTES, SIGNATURE_BLOCKS_MAX } from '../../protocol/limits.ts'
 import { peerIdOf } from '../../protocol/peer-id.ts'
 import type { WireMessage } from '../../protocol/wire.ts'
 
@@ -26,11 +26,11 @@ const hello = {
 }
 
 /** A connection that alice accepted from bob, open at 0 ms. */
-function opened(): machine.Peer {
+function opened(versions = hello.versions): machine.Peer {
   const purpose = { is: 'accept' as const, address: 'loopback', household: new Set([bob]), invites: [] }
   const peer = machine.openPeer(self, purpose, machine.DEADLINES, 0)
   drain(machine.secured(peer, bob, new Uint8Array(32), 0))
-  drain(heard(peer, hello))
+  drain(heard(peer, { ...hello, versions }))
   return peer
 }
 
@@ -174,6 +174,57 @@ test('an answer must be of the kind and the arena that was asked', t => {
     to: 'arena',
     header: { id: 5 },
   })
+})
+
+test('what an older peer cannot read is answered here in its place, and never sent', t => {
+  const fetchNodes = { type: 'fetch_nodes' as const, arena: docs, id: 5, hash, level: 0, from: 0, count: 1 }
+  const fetchAnchors = {
+    type: 'fetch_anchors' as const,
+    arena: docs,
+    id: 6,
+    hash,
+    runs: [[0, 1]] as [number, number][],
+  }
+  const fetchDelta = { type: 'fetch_delta' as const, arena: docs, id: 7, hash, from: 0, count: 1, block: 512 }
+  for (const header of [fetchNodes, fetchAnchors, fetchDelta]) {
+    const old = opened()
+    drain(machine.attach(old, docs))
+    const [refused, ...none] = drain(machine.say(old, docs, header, undefined))
+    t.deepEqual(none, [])
+    t.like(refused, { to: 'arena', header: { type: 'fetch_failed', id: header.id, code: 'version_unsupported' } })
+    const young = opened({ min: 1, max: 9 })
+    drain(machine.attach(young, docs))
+    const [sent] = drain(machine.say(young, docs, header, new Uint8Array(8)))
+    t.like(sent, { to: 'wire_arena', header: { type: header.type, id: 1 } })
+    t.is(sent?.to === 'wire_arena' && sent.payload?.length, 8)
+  }
+})
+
+test('a signature has its form, and its payload reaches the arena', t => {
+  const peer = opened()
+  drain(machine.attach(peer, docs))
+  const ask = (bytes: number, id = 1) =>
+    drain(
+      heard(
+        peer,
+        { type: 'fetch_delta', arena: docs, id, hash, from: 0, count: 1, block: 512 },
+        bytes ? new Uint8Array(bytes) : undefined,
+      ),
+    )
+  for (const bytes of [0, 7, ROLLING_BYTES + 1, (SIGNATURE_BLOCKS_MAX + 1) * ROLLING_BYTES])
+    t.is(
+      codeOf(() => ask(bytes)),
+      'message_invalid',
+      `${bytes} bytes`,
+    )
+  const [asked] = ask(SIGNATURE_BLOCKS_MAX * ROLLING_BYTES)
+  t.is(asked?.to === 'arena' && asked.payload?.length, SIGNATURE_BLOCKS_MAX * ROLLING_BYTES)
+  t.is(
+    codeOf(() =>
+      drain(heard(peer, { type: 'fetch_anchors', arena: docs, id: 2, hash, runs: [[0, 1]] }, new Uint8Array(8))),
+    ),
+    'message_invalid',
+  )
 })
 
 test('open requests are limited: theirs by closing, ours by waiting, over all arenas together', t => {

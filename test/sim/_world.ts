@@ -12,11 +12,13 @@ import { openStore } from '../../actors/arena/store-tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import { hashLeaves, hashSmall, leafCount } from '../../actors/hasher/merkle.ts'
+import { perform } from '../../actors/hasher/patch.ts'
 import { type ErrorCode, type Failure, SyncError } from '../../protocol/error.ts'
 import type { ArenaName, Author, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
 import type { ArenaReport, ArenaSettings, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
+import { memoryFiles } from '../arena/_memory-files.ts'
 import { randomFrom } from '../system/_random.ts'
 import { bytesHeld, bytesKey, contentsOf, Ledger, pathsOf } from './_ledger.ts'
 import { Killed, SimulatedDisk, SimulatedTables, SimulationFailure } from './_parts.ts'
@@ -482,6 +484,13 @@ export class World {
         if (peer.life !== life) return
         const results = tasks.map(task => hashTask(peer.disk, task))
         this.#enter(peer, arena => arena.hashed(id, results))
+      })
+    } else if (report.type === 'patch') {
+      const { life } = peer
+      const { id, task } = report
+      this.after(0.5 + this.chance() * 100, () => {
+        if (peer.life !== life) return
+        this.#enter(peer, arena => arena.patched(id, perform(task, memoryFiles(peer.disk))))
       })
     } else if (report.type === 'history') {
       for (const { action, path, other, author } of report.events) {

@@ -81,6 +81,7 @@ parentPort?.on('message', (command: ArenaCommand) => {
       return parentPort?.close()
     case 'watcher':
     case 'hashed':
+    case 'patched':
       return
     default:
       command satisfies never
