@@ -1,0 +1,137 @@
+/**
+ * Thread that reads the FUSE device. Content of real files it reads and writes itself – their handle is a descriptor of this
+ * process – so that it crosses no thread; every other request goes to the view's thread, which also writes the reply.
+ *
+ * Several of these wait for the same device. It ends when the device says that the mount is gone, or when it is woken to stop.
+ */
+import { fstatSync } from 'node:fs'
+import { constants } from 'node:os'
+import { parentPort, workerData } from 'node:worker_threads'
+import { close } from '../arena/posix-calls.ts'
+import {
+  OPCODES,
+  OUT_HEADER_BYTES,
+  opcodeOf,
+  REQUEST_BYTES_MAX,
+  replyError,
+  STRUCTS,
+  sizeBody,
+  TRANSFER_BYTES_MAX,
+  WRITE_CONTENT_AT,
+  WRITE_KILL_SUIDGID,
+  writeReplyHeader,
+} from './fuse-protocol.ts'
+import { createWaiter, readContent, readDevice, waitDevice, writeContent, writeDevice } from './view-calls.ts'
+
+/** What the thread is given. */
+export interface DeviceLoopData {
+  device: number
+  waker: number
+  /** [0] is 1 once the loop shall end. */
+  stopped: Int32Array
+}
+
+/** What it says: a request, or `null` when the mount is gone. */
+export type DeviceLoopMessage = Uint8Array | null
+
+/** A thread that is terminated notices after this long, as waiting does not end by itself. */
+const WAIT_MS = 1000
+/** Handles below are descriptors. */
+const DESCRIPTOR_END = 2 ** 31
+const SET_ID_BITS = 0o6000
+
+const { EAGAIN, EINTR, ENOENT, ENODEV } = constants.errno
+
+const { device, waker, stopped } = workerData as DeviceLoopData
+const port = parentPort
+if (port === null) throw new Error('this file is the entry of a thread')
+
+const request = new Uint8Array(REQUEST_BYTES_MAX)
+const requestView = new DataView(request.buffer)
+const answer = new Uint8Array(OUT_HEADER_BYTES + TRANSFER_BYTES_MAX)
+const answerContent = answer.subarray(OUT_HEADER_BYTES)
+const written = new Uint8Array(OUT_HEADER_BYTES + 8)
+const clearsIds = process.geteuid?.() === 0
+
+const { offsets: header } = STRUCTS.in_header
+const { offsets: read } = STRUCTS.read_in
+const { offsets: write } = STRUCTS.write_in
+const BODY_AT = STRUCTS.in_header.bytes
+
+const waiter = createWaiter(device, waker)
+loop()
+close(waiter)
+
+function loop(): void {
+  while (Atomics.load(stopped, 0) === 0) {
+    waitDevice(waiter, WAIT_MS)
+    // Others may have been quicker; ENOENT: the request was interrupted before it was read.
+    for (;;) {
+      const length = readDevice(device, request)
+      if (length === -EINTR || length === -ENOENT) continue
+      if (length === -EAGAIN) break
+      if (length < 0) {
+        // ENODEV: unmounted. ECONNABORTED: somebody cut it.
+        port?.postMessage(null satisfies DeviceLoopMessage)
+        return
+      }
+      if (!serveContent(length)) port?.postMessage(request.slice(0, length) satisfies DeviceLoopMessage)
+      if (Atomics.load(stopped, 0) !== 0) return
+    }
+  }
+}
+
+/** Answers READ and WRITE of a descriptor; false for every other request. */
+function serveContent(length: number): boolean {
+  const opcode = opcodeOf(requestView)
+  if (opcode === OPCODES.READ) {
+    const descriptor = number(BODY_AT + read.fh)
+    if (descriptor >= DESCRIPTOR_END) return false
+    const size = Math.min(requestView.getUint32(BODY_AT + read.size, true), TRANSFER_BYTES_MAX)
+    const count = readContent(descriptor, answerContent, size, number(BODY_AT + read.offset))
+    if (count < 0) send(replyError(unique(), -count), OUT_HEADER_BYTES)
+    else {
+      writeReplyHeader(answer, unique(), OUT_HEADER_BYTES + count)
+      send(answer, OUT_HEADER_BYTES + count)
+    }
+    return true
+  }
+  if (opcode === OPCODES.WRITE) {
+    const descriptor = number(BODY_AT + write.fh)
+    if (descriptor >= DESCRIPTOR_END) return false
+    if (mustClearIds(descriptor)) return false
+    const size = Math.min(requestView.getUint32(BODY_AT + write.size, true), length - WRITE_CONTENT_AT)
+    const content = request.subarray(WRITE_CONTENT_AT, WRITE_CONTENT_AT + size)
+    const count = writeContent(descriptor, content, number(BODY_AT + write.offset))
+    if (count < 0) send(replyError(unique(), -count), OUT_HEADER_BYTES)
+    else {
+      writeReplyHeader(written, unique(), written.length)
+      written.set(sizeBody(count), OUT_HEADER_BYTES)
+      send(written, written.length)
+    }
+    return true
+  }
+  return false
+}
+
+/** Whether a write takes rights away from a program, which the view does. Asked for every write of an ordinary user. */
+function mustClearIds(descriptor: number): boolean {
+  if (!clearsIds || !(requestView.getUint32(BODY_AT + write.write_flags, true) & WRITE_KILL_SUIDGID)) return false
+  return (fstatSync(descriptor).mode & SET_ID_BITS) !== 0
+}
+
+function unique(): number {
+  return number(header.unique)
+}
+
+function number(at: number): number {
+  return requestView.getUint32(at, true) + requestView.getUint32(at + 4, true) * 2 ** 32
+}
+
+/** An error means that the request was given up (ENOENT), or the mount (ENODEV), which the next read says. */
+function send(bytes: Uint8Array, length: number): void {
+  const errno = writeDevice(device, bytes, length)
+  if (errno === 0 || errno === ENOENT || errno === ENODEV) return
+  // EINVAL would be our own mistake; the program still must not hang.
+  writeDevice(device, replyError(unique(), constants.errno.EIO), OUT_HEADER_BYTES)
+}

@@ -1,0 +1,148 @@
+/**
+ * Mounting and unmounting: by the system call as root, else by `fusermount3`, the helper with root's rights of the package fuse3,
+ * which sends the device's descriptor over a socket (as libfuse's lib/mount.c and go-fuse's fuse/mount_linux.go do it).
+ *
+ * A mount whose program died is *stale*: every access to it fails with ENOTCONN, "Transport endpoint is not connected". It is
+ * recognised and taken away before a new one takes its place.
+ */
+import { spawnSync } from 'node:child_process'
+import { closeSync, constants, openSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { close } from '../arena/posix-calls.ts'
+import { detachMount, mountDevice, receiveDescriptor, socketPair, takePlace, viewFault } from './view-calls.ts'
+import { ViewError } from './view-source.ts'
+
+const DEVICE = '/dev/fuse'
+const HELPER = 'fusermount3'
+const HELPER_TIMEOUT_MS = 30_000
+/** Type of the file system as /proc/mounts shows it. */
+export const MOUNT_TYPE = 'fuse.realize'
+
+export interface MountOptions {
+  /** Whether other users see it too. Without root, `user_allow_other` must stand in /etc/fuse.conf. */
+  allowOther: boolean
+  /** `call`: mount(2), as root; `helper`: fusermount3. Default: by who we are. */
+  by?: 'call' | 'helper'
+}
+
+/** Why nothing can be mounted here, as a sentence; or null. */
+export function mountFault(): string | null {
+  if (viewFault !== null) return `the view needs Linux and koffi: ${viewFault}`
+  try {
+    closeSync(openSync(DEVICE, constants.O_RDWR))
+  } catch (error) {
+    return `${DEVICE} cannot be opened: ${error instanceof Error ? error.message : String(error)}`
+  }
+  if (isRoot()) return null
+  return spawnSync(HELPER, ['--version']).status === 0 ? null : `${HELPER} (package fuse3) is not installed`
+}
+
+function isRoot(): boolean {
+  return process.geteuid?.() === 0
+}
+
+/**
+ * Mounts on an existing, empty folder, after a stale mount on it was taken away. Returns the device's descriptor, which ends with
+ * the thread that called, so that a thread that dies leaves programs with an error and not hanging.
+ *
+ * Throws ViewError: ENOTDIR, ENOTEMPTY, EBUSY (there is a living mount), EPERM, and what the helper says.
+ */
+export function mountView(mountpoint: string, options: MountOptions): number {
+  const fault = mountFault()
+  if (fault !== null) throw new ViewError('ENODEV', fault)
+  unmountStale(mountpoint)
+  if (!statSync(mountpoint).isDirectory()) throw new ViewError('ENOTDIR', `'${mountpoint}' is not a folder`)
+  if (isMountpoint(mountpoint)) throw new ViewError('EBUSY', `something is mounted on '${mountpoint}'`)
+  if (readdirSync(mountpoint).length > 0) throw new ViewError('ENOTEMPTY', `'${mountpoint}' is not empty`)
+  // Node closes what it opened in a thread when the thread ends.
+  const device = openSync(DEVICE, constants.O_RDWR | constants.O_NONBLOCK)
+  try {
+    if ((options.by ?? (isRoot() ? 'call' : 'helper')) === 'call')
+      mountDevice(mountpoint, MOUNT_TYPE, mountData(device, options))
+    else takePlace(mountByHelper(mountpoint, options), device)
+    return device
+  } catch (error) {
+    closeSync(device)
+    throw error
+  }
+}
+
+function mountData(device: number, { allowOther }: MountOptions): string {
+  const who = `rootmode=40000,user_id=${process.geteuid?.() ?? 0},group_id=${process.getegid?.() ?? 0}`
+  return `fd=${device},${who},default_permissions${allowOther ? ',allow_other' : ''}`
+}
+
+function mountByHelper(mountpoint: string, { allowOther }: MountOptions): number {
+  const [ours, theirs] = socketPair()
+  let said: string
+  try {
+    const options = `default_permissions,nosuid,nodev,fsname=realize,subtype=realize${allowOther ? ',allow_other' : ''}`
+    const result = spawnSync(HELPER, ['-o', options, '--', mountpoint], {
+      env: { ...process.env, _FUSE_COMMFD: '3' },
+      stdio: ['ignore', 'ignore', 'pipe', theirs],
+      timeout: HELPER_TIMEOUT_MS,
+    })
+    said = result.error?.message ?? result.stderr.toString().trim()
+  } finally {
+    close(theirs)
+  }
+  try {
+    const device = receiveDescriptor(ours)
+    if (device !== null) return device
+    throw new ViewError('EPERM', said === '' ? `${HELPER} did not mount '${mountpoint}'` : said)
+  } finally {
+    close(ours)
+  }
+}
+
+/** Takes a mount away at once; programs that have something open in it keep it until its device is closed. */
+export function unmountView(mountpoint: string): void {
+  if (isRoot()) return detachMount(mountpoint)
+  const result = spawnSync(HELPER, ['-u', '-z', '--', mountpoint], { timeout: HELPER_TIMEOUT_MS })
+  if (result.status !== 0) throw new ViewError('EPERM', result.error?.message ?? result.stderr.toString().trim())
+}
+
+/** Whether a mount is there whose program has died. */
+export function isStale(mountpoint: string): boolean {
+  try {
+    statSync(mountpoint)
+    return false
+  } catch (error) {
+    return error instanceof Error && 'code' in error && (error.code === 'ENOTCONN' || error.code === 'ECONNABORTED')
+  }
+}
+
+/** Takes stale mounts away, one above the other; whether there were any. */
+export function unmountStale(mountpoint: string): boolean {
+  let found = false
+  while (isStale(mountpoint)) {
+    unmountView(mountpoint)
+    found = true
+  }
+  return found
+}
+
+function isMountpoint(mountpoint: string): boolean {
+  return mountpoints().includes(realpathSync(mountpoint))
+}
+
+/** Where something is mounted, as this process sees it. Spaces and the like stand as octal numbers in the table. */
+export function mountpoints(): string[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .map(line =>
+      (line.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))),
+    )
+}
+
+/**
+ * Refuses a mount that would show itself: on the served folder, in it, or above it. A request to such a place would wait for its
+ * own answer.
+ */
+export function checkApart(mountpoint: string, root: string): void {
+  const [above, below] = [realpathSync(root), isStale(mountpoint) ? resolve(mountpoint) : realpathSync(mountpoint)]
+  const inside = (path: string, folder: string) =>
+    path === folder || path.startsWith(folder === '/' ? '/' : `${folder}/`)
+  if (inside(below, above) || inside(above, below))
+    throw new ViewError('EINVAL', `'${mountpoint}' and the folder '${root}' must not be inside each other`)
+}

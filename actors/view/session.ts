@@ -1,0 +1,171 @@
+/**
+ * A mounted view: device, reading threads and the view itself, bound together in the thread that calls. That thread must be free
+ * to answer: whoever uses the mount from it with synchronous calls waits for himself.
+ *
+ * A crash harms nobody else: when the thread ends, however it ends, its device is closed, programs get ENOTCONN, and the next
+ * mount on the place takes the stale one away.
+ */
+import { closeSync, write } from 'node:fs'
+import { Worker } from 'node:worker_threads'
+import { close } from '../arena/posix-calls.ts'
+import type { DeviceLoopData, DeviceLoopMessage } from './device-loop.ts'
+import { checkApart, type MountOptions, mountView, unmountView } from './fuse-device.ts'
+import { View, type ViewOutlet } from './view.ts'
+import { closeBacking, createWaker, openBacking, wake, writeDevice } from './view-calls.ts'
+import { ViewError, type ViewSource } from './view-source.ts'
+
+/** Threads that read the device: two keep it busy while one of them copies content. */
+const READERS = 2
+
+export interface ViewOptions extends Partial<MountOptions> {
+  mountpoint: string
+  source: ViewSource
+  /** Whether the kernel may read and write real files by itself where it can (Linux 6.9, as root). Default: yes. */
+  passthrough?: boolean
+  log?: ViewOutlet['log']
+}
+
+export interface OpenView {
+  /** How much is open and known. */
+  readonly counts: View['counts']
+  /** Whether the kernel reads and writes real files by itself. */
+  readonly passthrough: boolean
+  /** Settles when the mount is gone, whoever took it away; with an error if a reading thread died. The source is closed then. */
+  readonly ended: Promise<Error | null>
+  /** Unmounts and ends all of it. Programs that still have something open get ENOTCONN. */
+  close(): Promise<void>
+}
+
+/** Mounts a source. Resolves once the kernel and the view have agreed; the source belongs to the view from then on. */
+export async function openView(options: ViewOptions): Promise<OpenView> {
+  const { mountpoint, source } = options
+  if (source.root !== null) checkApart(mountpoint, source.root)
+  const root = await source.lookup('')
+  const mount = { allowOther: options.allowOther ?? false, ...(options.by === undefined ? {} : { by: options.by }) }
+  const device = mountView(mountpoint, mount)
+  const waker = createWaker()
+  const stopped = new Int32Array(new SharedArrayBuffer(4))
+  const agreed = deferred<boolean>()
+  const ended = deferred<Error | null>()
+  const notices = new NoticeWriter(device)
+  const outlet: ViewOutlet = {
+    reply: bytes => writeDevice(device, bytes, bytes.length),
+    notify: bytes => notices.add(bytes),
+    negotiated: result => {
+      if (result === null) agreed.reject(new ViewError('EPROTO', 'this kernel is older than Linux 4.20'))
+      else agreed.resolve(result.passthrough)
+    },
+    log: options.log ?? (() => {}),
+    now: () => BigInt(Date.now()) * 1_000_000n,
+    openBacking: descriptor => openBacking(device, descriptor),
+    closeBacking: backing => closeBacking(device, backing),
+  }
+  const view = new View(source, root, outlet, { passthrough: options.passthrough ?? true })
+  const data: DeviceLoopData = { device, waker, stopped }
+  const readers = Array.from({ length: READERS }, () => startReader(data))
+  let ending: Promise<void> | null = null
+  let mounted = true
+
+  /** Ends everything, once, whoever asks first. */
+  const end = (reason: Error | null): Promise<void> => {
+    ending ??= (async () => {
+      if (mounted) tryUnmount(mountpoint, outlet)
+      Atomics.store(stopped, 0, 1)
+      wake(waker)
+      await Promise.all(readers.map(reader => reader.gone))
+      view.close()
+      await notices.close()
+      closeSync(device)
+      close(waker)
+      source.close()
+      agreed.reject(reason ?? new ViewError('ENODEV', 'unmounted'))
+      ended.resolve(reason)
+    })()
+    return ending
+  }
+  for (const { worker, gone } of readers) {
+    worker.on('message', (message: DeviceLoopMessage) => {
+      if (message !== null) return view.receive(message)
+      mounted = false
+      void end(null)
+    })
+    worker.on('error', error => void end(error instanceof Error ? error : new Error(String(error))))
+    void gone.then(() => end(null))
+  }
+  try {
+    const passthrough = await agreed.promise
+    return {
+      get counts() {
+        return view.counts
+      },
+      passthrough,
+      ended: ended.promise,
+      close: () => end(null),
+    }
+  } catch (error) {
+    await end(error instanceof Error ? error : new Error(String(error)))
+    throw error
+  }
+}
+
+interface Deferred<Value> {
+  promise: Promise<Value>
+  resolve(value: Value): void
+  reject(error: Error): void
+}
+
+function deferred<Value>(): Deferred<Value> {
+  const parts: Partial<Deferred<Value>> = {}
+  const promise = new Promise<Value>((resolve, reject) => Object.assign(parts, { resolve, reject }))
+  // A rejection that nobody waits for any more is none.
+  promise.catch(() => {})
+  return { ...(parts as Deferred<Value>), promise }
+}
+
+function tryUnmount(mountpoint: string, outlet: ViewOutlet): void {
+  try {
+    unmountView(mountpoint)
+  } catch (error) {
+    // Closing the device cuts it all the same; the place stays stale until it is used again.
+    outlet.log('view_defect', { operation: 'unmount', error: error instanceof Error ? error.message : String(error) })
+  }
+}
+
+function startReader(data: DeviceLoopData): { worker: Worker; gone: Promise<void> } {
+  // Run from the compiled output or, in development, from the sources: with this file's own ending.
+  const entry = new URL(`./device-loop${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url)
+  const worker = new Worker(entry, { workerData: data, name: 'view reader' })
+  return { worker, gone: new Promise(resolve => worker.once('exit', () => resolve())) }
+}
+
+/** Notifications, one after another, from Node's thread pool: the kernel may let each wait for a lock. */
+class NoticeWriter {
+  readonly #device: number
+  /** By their bytes: what is said already and not yet written is not said twice, so there are no more than known names. */
+  readonly #waiting = new Map<string, Uint8Array>()
+  #writing: Promise<void> | null = null
+
+  constructor(device: number) {
+    this.#device = device
+  }
+
+  add(bytes: Uint8Array): void {
+    this.#waiting.set(Buffer.from(bytes).toString('latin1'), bytes)
+    this.#writing ??= this.#drain()
+  }
+
+  /** Drops what waits; resolves when nothing is being written. */
+  async close(): Promise<void> {
+    this.#waiting.clear()
+    await this.#writing
+  }
+
+  async #drain(): Promise<void> {
+    for (const [key, bytes] of this.#waiting) {
+      this.#waiting.delete(key)
+      // ENOENT: the kernel does not know it any more. ENODEV: unmounted. Neither is of interest here.
+      await new Promise<void>(resolve => write(this.#device, bytes, () => resolve()))
+    }
+    this.#writing = null
+  }
+}

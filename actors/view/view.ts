@@ -1,0 +1,835 @@
+/**
+ * The file system that the kernel sees: requests in, replies and notifications out, over a source that has the files.
+ *
+ * It answers for node numbers, open handles, what the kernel may keep in its cache, and for the customs of Linux file systems
+ * that a source need not know. It does no I/O of its own but on descriptors that the source gave it. Of those descriptors content
+ * is read and written by `device-loop.ts`, where requests arrive; a handle's number is then the descriptor itself.
+ *
+ * Requests are answered side by side: one that waits for its source holds up no other. The kernel sees to it that what must not
+ * overlap does not (it locks a folder while something is made or removed in it, and closes a file only when all is answered).
+ */
+import { constants } from 'node:fs'
+import { constants as osConstants } from 'node:os'
+import { close, setMode } from '../arena/posix-calls.ts'
+import {
+  attrBody,
+  createBody,
+  entryBody,
+  ListingBody,
+  type Name,
+  type Negotiated,
+  type NodeEntry,
+  nanosecondsOf,
+  negotiate,
+  notifyInvalidEntry,
+  notifyInvalidInode,
+  OPEN_DIRECT_IO,
+  OPEN_KEEP_CACHE,
+  OPEN_KILL_SUIDGID,
+  OPEN_PASSTHROUGH,
+  type OpenAnswer,
+  type Operation,
+  offsetBody,
+  openBody,
+  type Request,
+  readRequest,
+  reply,
+  replyError,
+  SET,
+  sizeBody,
+  statfsBody,
+  WRITE_KILL_SUIDGID,
+} from './fuse-protocol.ts'
+import { type Node, NodeTable } from './node-table.ts'
+import {
+  allocate,
+  copyRange,
+  lookAt,
+  openFollowing,
+  readContent,
+  seek,
+  syncContent,
+  writeContent,
+} from './view-calls.ts'
+import {
+  type Answer,
+  type Changes,
+  type Listing,
+  type OpenFile,
+  type OpenHow,
+  type SourceChange,
+  type SourceEntry,
+  ViewError,
+  type ViewSource,
+} from './view-source.ts'
+
+/** Files and folders open at once. */
+export const HANDLES_MAX = 65_536
+/** Requests that wait for their source. */
+export const RUNNING_MAX = 4096
+/** Requests that were interrupted before they came here: two threads read, so they may overtake. */
+const EARLY_INTERRUPTS_MAX = 256
+/** Handles that are no descriptors are numbered from here. */
+export const VIRTUAL_HANDLE = 2 ** 32
+/** A file that changed later than this before it was opened may change again within one tick of its clock. */
+const STEADY_NS = 50_000_000n
+/** What one COPY_FILE_RANGE does; the program asks again for the rest. */
+const COPY_BYTES_MAX = 64 * 1024 * 1024
+
+const SET_ID_BITS = 0o6000
+const TYPE_MASK = 0o170000
+const TYPE_FILE = 0o100000
+const RENAME_KEEP = 1
+const RENAME_EXCHANGE = 2
+const XATTR_CREATE = 1
+const XATTR_REPLACE = 2
+const SEEK_DATA = 3
+const SEEK_HOLE = 4
+
+/** Where a view's words go, and what it cannot know by itself. */
+export interface ViewOutlet {
+  reply(bytes: Uint8Array): void
+  /**
+   * A notification. Not to be written from the thread that answers: the kernel takes a folder's lock for it, which a request
+   * that waits for this thread may hold.
+   */
+  notify(bytes: Uint8Array): void
+  /** The kernel's answer to INIT is on its way; null: it is too old. */
+  negotiated(result: Negotiated | null): void
+  log(event: 'view_defect' | 'view_full', fields: Record<string, unknown>): void
+  /** Nanoseconds since 1970. */
+  now(): bigint
+  /** Registers a file for requests that the kernel answers itself; 0 if it does not. */
+  openBacking(descriptor: number): number
+  closeBacking(backing: number): void
+}
+
+interface FileHandle {
+  readonly kind: 'file'
+  readonly node: Node
+  readonly how: OpenHow
+  file: OpenFile
+  /** What was opened instead, once the file had become a real one. */
+  former: OpenFile | null
+  /** Requests on it that are under way. */
+  busy: number
+  released: boolean
+  passthrough: boolean
+}
+
+interface FolderHandle {
+  readonly kind: 'folder'
+  readonly node: Node
+  listing: Listing | null
+  /** What `.` and `..` are. */
+  dots: readonly SourceEntry[]
+}
+
+interface Running {
+  readonly abort: AbortController
+}
+
+/** The kernel's number for a node's file, while anybody has it open that way. */
+interface Backing {
+  readonly number: number
+  users: number
+}
+
+const errnos: Readonly<Record<string, number>> = osConstants.errno
+const { EIO, EINTR, EBUSY } = osConstants.errno
+
+/** errno of an error by its `code`; 0 if it has none and is a defect. */
+function errnoOf(error: unknown): number {
+  if (!(error instanceof Error) || !('code' in error) || typeof error.code !== 'string') return 0
+  return errnos[error.code] ?? 0
+}
+
+export class View {
+  readonly #source: ViewSource
+  readonly #outlet: ViewOutlet
+  readonly #nodes: NodeTable
+  readonly #handles = new Map<number, FileHandle | FolderHandle>()
+  /** Open files of a node. */
+  readonly #openFiles = new Map<Node, Set<FileHandle>>()
+  readonly #backings = new Map<Node, Backing>()
+  readonly #running = new Map<number, Running>()
+  readonly #earlyInterrupts = new Set<number>()
+  readonly #wantsPassthrough: boolean
+  #passthrough = false
+  #nextHandle = VIRTUAL_HANDLE
+  readonly #unsubscribe: () => void
+  /** Root may write to set-user-id files without losing the bits; for others the kernel below clears them. */
+  readonly #clearsIds = process.geteuid?.() === 0
+
+  /** @param root what the source says of its path '' */
+  constructor(source: ViewSource, root: SourceEntry, outlet: ViewOutlet, options: { passthrough: boolean }) {
+    this.#source = source
+    this.#outlet = outlet
+    this.#nodes = new NodeTable(root.id)
+    this.#wantsPassthrough = options.passthrough
+    this.#unsubscribe = source.subscribe(change => this.#changed(change))
+  }
+
+  /** How much is open and known, for status and tests. */
+  get counts(): { nodes: number; handles: number; running: number } {
+    return { nodes: this.#nodes.size, handles: this.#handles.size, running: this.#running.size }
+  }
+
+  /** Takes a request as it was read from the device. `bytes` is the view's from now on. */
+  receive(bytes: Uint8Array): void {
+    const request = readRequest(bytes)
+    switch (request.op) {
+      case 'FORGET':
+        return this.#forget(request.node, request.count)
+      case 'BATCH_FORGET':
+        for (const { node, count } of request.forgets) this.#forget(node, count)
+        return
+      case 'INTERRUPT':
+        return this.#interrupt(request.interrupted)
+      case 'INIT':
+        return this.#init(request)
+      default:
+        void this.#serve(request)
+    }
+  }
+
+  /** Ends all that waits and closes all that is open. */
+  close(): void {
+    this.#unsubscribe()
+    for (const { abort } of this.#running.values()) abort.abort()
+    for (const fh of [...this.#handles.keys()]) this.#release(fh)
+  }
+
+  #init(request: Operation<'INIT'>): void {
+    const result = negotiate(request, { passthrough: this.#wantsPassthrough })
+    this.#passthrough = result?.passthrough ?? false
+    this.#outlet.reply(
+      result === null ? replyError(request.unique, errnos.EPROTO ?? EIO) : reply(request.unique, result.body),
+    )
+    this.#outlet.negotiated(result)
+  }
+
+  /** Answers one request, whatever happens: without an answer the program would hang. */
+  async #serve(request: Request): Promise<void> {
+    const { unique } = request
+    if (this.#running.size >= RUNNING_MAX) {
+      this.#outlet.log('view_full', { running: this.#running.size })
+      return this.#outlet.reply(replyError(unique, EBUSY))
+    }
+    if (this.#earlyInterrupts.delete(unique)) return this.#outlet.reply(replyError(unique, EINTR))
+    const abort = new AbortController()
+    this.#running.set(unique, { abort })
+    let answered = false
+    const answer = (bytes: Uint8Array) => {
+      if (answered) return
+      answered = true
+      this.#running.delete(unique)
+      this.#outlet.reply(bytes)
+    }
+    // Not waiting for the source to notice: whoever interrupted shall get away at once.
+    abort.signal.addEventListener('abort', () => answer(replyError(unique, EINTR)))
+    try {
+      const body = await this.#answer(request, abort.signal)
+      answer(reply(unique, body))
+    } catch (error) {
+      const errno = errnoOf(error)
+      if (errno === 0) this.#outlet.log('view_defect', { operation: request.op, error: describe(error) })
+      answer(replyError(unique, errno === 0 ? EIO : errno))
+    }
+  }
+
+  #interrupt(unique: number): void {
+    const running = this.#running.get(unique)
+    if (running !== undefined) return running.abort.abort()
+    this.#earlyInterrupts.add(unique)
+    if (this.#earlyInterrupts.size <= EARLY_INTERRUPTS_MAX) return
+    for (const oldest of this.#earlyInterrupts) {
+      this.#earlyInterrupts.delete(oldest)
+      break
+    }
+  }
+
+  /** Body of the reply. */
+  #answer(request: Request, signal: AbortSignal): Answer<Uint8Array | undefined> {
+    switch (request.op) {
+      case 'LOOKUP':
+        return this.#lookup(request)
+      case 'GETATTR':
+        return this.#getAttributes(request)
+      case 'SETATTR':
+        return this.#setAttributes(request)
+      case 'READLINK':
+        return this.#readLink(request)
+      case 'SYMLINK':
+        return this.#make(request, path => this.#source.makeSymlink(path, request.target, request))
+      case 'MKNOD':
+        return this.#make(request, path => this.#source.makeNode(path, request.mode, request))
+      case 'MKDIR':
+        return this.#make(request, path => this.#source.makeFolder(path, request.mode, request))
+      case 'LINK':
+        return this.#make(request, path => this.#source.link(this.#path(request.oldNode), path))
+      case 'UNLINK':
+      case 'RMDIR':
+        return this.#remove(request)
+      case 'RENAME':
+        return this.#rename(request)
+      case 'OPEN':
+        return this.#open(request)
+      case 'CREATE':
+        return this.#create(request)
+      case 'READ':
+        return this.#read(request, signal)
+      case 'WRITE':
+        return this.#write(request)
+      case 'RELEASE':
+      case 'RELEASEDIR':
+        this.#release(request.fh)
+        return undefined
+      case 'FSYNC':
+        return this.#sync(request)
+      case 'FSYNCDIR':
+        return this.#syncFolder(request)
+      case 'OPENDIR':
+        return this.#openFolder(request)
+      case 'READDIR':
+      case 'READDIRPLUS':
+        return this.#readFolder(request)
+      case 'STATFS':
+        return this.#space()
+      case 'GETXATTR':
+        return this.#getAttribute(request)
+      case 'LISTXATTR':
+        return this.#listAttributes(request)
+      case 'SETXATTR':
+        return this.#setAttribute(request)
+      case 'REMOVEXATTR':
+        return this.#removeAttribute(request)
+      case 'FALLOCATE':
+        return this.#allocate(request)
+      case 'LSEEK':
+        return this.#seek(request)
+      case 'COPY_FILE_RANGE':
+        return this.#copyRange(request)
+      case 'DESTROY':
+        return undefined
+      case 'IOCTL':
+        throw new ViewError('ENOTTY', 'no ioctl')
+      // The kernel never asks again. FLUSH: what was written is with the source already. ACCESS: `default_permissions` decides.
+      case 'FLUSH':
+      case 'ACCESS':
+      case 'unknown':
+        throw new ViewError('ENOSYS', request.op)
+      default:
+        throw new Error(`${request.op} is served elsewhere`)
+    }
+  }
+
+  // Nodes
+
+  #node(number: number): Node {
+    const node = this.#nodes.get(number)
+    if (node === undefined) throw new ViewError('ESTALE', `node ${number}`)
+    return node
+  }
+
+  #path(number: number): string {
+    const path = this.#nodes.pathOf(this.#node(number))
+    if (path === null) throw new ViewError('ESTALE', `node ${number} has no name`)
+    return path
+  }
+
+  /** A folder, and the path of a name in it. */
+  #child(number: number, name: Name): { parent: Node; name: string; path: string } {
+    if (typeof name !== 'string') throw new ViewError(name.fault, 'a name that cannot be used')
+    const folder = this.#path(number)
+    return { parent: this.#node(number), name, path: folder === '' ? name : `${folder}/${name}` }
+  }
+
+  #reach(parent: Node, name: string, entry: SourceEntry): Node {
+    const node = this.#nodes.reach(parent, name, entry.id)
+    if (node === null) throw new ViewError('ESTALE', `'${name}' is a folder that it is in`)
+    return node
+  }
+
+  #give(node: Node, entry: SourceEntry): NodeEntry {
+    this.#nodes.give(node)
+    return { node: node.number, generation: 0, attributes: entry.attributes, validMs: this.#source.validMs }
+  }
+
+  #forget(number: number, count: number): void {
+    this.#nodes.forget(number, count)
+  }
+
+  async #lookup({ node, name }: Operation<'LOOKUP'>): Promise<Uint8Array> {
+    if (typeof name !== 'string' && name.fault === 'EILSEQ') throw new ViewError('ENOENT', 'a name that is not UTF-8')
+    const at = this.#child(node, name)
+    try {
+      const entry = await this.#source.lookup(at.path)
+      return entryBody(this.#give(this.#reach(at.parent, at.name, entry), entry))
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') this.#nodes.detach(at.parent, at.name)
+      throw error
+    }
+  }
+
+  async #getAttributes({ node: number, fh }: Operation<'GETATTR'>): Promise<Uint8Array> {
+    const entry = await this.#look(this.#node(number), fh)
+    return attrBody(entry.attributes, this.#source.validMs)
+  }
+
+  /** What a node is now: by the handle if there is one, by its name, or, where it has none, by whatever has it open. */
+  async #look(node: Node, fh: number | null): Promise<SourceEntry> {
+    const handle = fh === null ? undefined : this.#handles.get(fh)
+    if (handle?.kind === 'file') return handle.file.look()
+    const path = this.#nodes.pathOf(node)
+    if (path !== null) {
+      const entry = await this.#source.lookup(path)
+      if (entry.id === node.id) return entry
+      if (node !== this.#nodes.root) this.#loseName(node)
+    }
+    const open = this.#anyOpen(node)
+    if (open === undefined) throw new ViewError('ESTALE', `node ${node.number} has no name`)
+    return open.file.look()
+  }
+
+  /** Something else was found under a node's name. */
+  #loseName(node: Node): void {
+    const place = node.places[0]
+    if (place !== undefined) this.#nodes.detach(place.parent, place.name)
+  }
+
+  #anyOpen(node: Node): FileHandle | undefined {
+    for (const handle of this.#openFiles.get(node) ?? []) return handle
+    return undefined
+  }
+
+  async #setAttributes(request: Operation<'SETATTR'>): Promise<Uint8Array> {
+    const node = this.#node(request.node)
+    const { valid } = request
+    const changes: Changes = {}
+    if (valid & SET.MODE) changes.mode = request.mode & 0o7777
+    if (valid & SET.UID) changes.uid = request.uid
+    if (valid & SET.GID) changes.gid = request.gid
+    if (valid & SET.SIZE) changes.size = request.size
+    if (valid & SET.ATIME)
+      changes.atime = valid & SET.ATIME_NOW ? 'now' : nanosecondsOf(request.atime, request.atimensec)
+    if (valid & SET.MTIME)
+      changes.mtime = valid & SET.MTIME_NOW ? 'now' : nanosecondsOf(request.mtime, request.mtimensec)
+    if (valid & SET.SIZE && valid & SET.KILL_SUIDGID && this.#clearsIds && changes.mode === undefined) {
+      const { mode } = (await this.#look(node, null)).attributes
+      if (mode & SET_ID_BITS) changes.mode = mode & 0o7777 & ~SET_ID_BITS
+    }
+    const handle = valid & SET.FH ? this.#handles.get(request.fh) : undefined
+    const path = this.#nodes.pathOf(node)
+    const open = handle?.kind === 'file' ? handle : path === null ? this.#anyOpen(node) : undefined
+    const entry = await this.#source.change(path, open?.file ?? null, changes)
+    if (entry.id !== node.id) {
+      this.#loseName(node)
+      throw new ViewError('ESTALE', 'something else has this name now')
+    }
+    if (valid & SET.SIZE) node.cached = null
+    return attrBody(entry.attributes, this.#source.validMs)
+  }
+
+  async #readLink({ node }: Operation<'READLINK'>): Promise<Uint8Array> {
+    return Buffer.from(await this.#source.readLink(this.#path(node)))
+  }
+
+  async #make(
+    request: Operation<'SYMLINK' | 'MKNOD' | 'MKDIR' | 'LINK'>,
+    make: (path: string) => Answer<SourceEntry>,
+  ): Promise<Uint8Array> {
+    const at = this.#child(request.node, request.name)
+    const entry = await make(at.path)
+    return entryBody(this.#give(this.#reach(at.parent, at.name, entry), entry))
+  }
+
+  async #remove(request: Operation<'UNLINK' | 'RMDIR'>): Promise<undefined> {
+    const at = this.#child(request.node, request.name)
+    await (request.op === 'UNLINK' ? this.#source.remove(at.path) : this.#source.removeFolder(at.path))
+    this.#nodes.detach(at.parent, at.name)
+  }
+
+  async #rename(request: Operation<'RENAME'>): Promise<undefined> {
+    const { flags } = request
+    if (flags !== 0 && flags !== RENAME_KEEP && flags !== RENAME_EXCHANGE)
+      throw new ViewError('EINVAL', 'unknown flags')
+    const from = this.#child(request.node, request.name)
+    const to = this.#child(request.newParent, request.newName)
+    const how = flags === 0 ? 'replace' : flags === RENAME_KEEP ? 'keep' : 'exchange'
+    await this.#source.rename(from.path, to.path, how)
+    this.#nodes.move(from.parent, from.name, to.parent, to.name, how === 'exchange')
+  }
+
+  // Files
+
+  async #open(request: Operation<'OPEN'>): Promise<Uint8Array> {
+    const node = this.#node(request.node)
+    const how = howOf(request.flags)
+    const path = this.#nodes.pathOf(node)
+    const file = await (path === null ? this.#openAgain(node, how) : this.#source.open(path, how))
+    if (file.entry.id !== node.id) {
+      file.close()
+      if (path !== null) this.#loseName(node)
+      throw new ViewError('ESTALE', 'something else has this name now')
+    }
+    if (how.truncate && request.openFlags & OPEN_KILL_SUIDGID) clearIds(file, this.#clearsIds)
+    return openBody(await this.#opened(node, file, how))
+  }
+
+  async #create(request: Operation<'CREATE'>): Promise<Uint8Array> {
+    const at = this.#child(request.node, request.name)
+    const how = { ...howOf(request.flags), exclusive: (request.flags & constants.O_EXCL) !== 0 }
+    const file = await this.#source.create(at.path, how, request.mode, request)
+    let node: Node
+    try {
+      node = this.#reach(at.parent, at.name, file.entry)
+    } catch (error) {
+      file.close()
+      throw error
+    }
+    const { entry } = file
+    const opened = await this.#opened(node, file, how)
+    return createBody(this.#give(node, entry), opened)
+  }
+
+  /** A file without a name that is still open, once more: by /proc, as a program can do it with a file of a disk. */
+  #openAgain(node: Node, how: OpenHow): OpenFile {
+    for (const { file } of this.#openFiles.get(node) ?? []) {
+      if (file.descriptor === null) continue
+      const flags =
+        (how.write ? (how.read ? constants.O_RDWR : constants.O_WRONLY) : 0) | (how.append ? constants.O_APPEND : 0)
+      const fd = openFollowing(`/proc/self/fd/${file.descriptor}`, flags | (how.truncate ? constants.O_TRUNC : 0))
+      const look = () => ({ ...file.entry, attributes: lookAt(fd).attributes })
+      return { entry: look(), descriptor: fd, look, close: () => close(fd) }
+    }
+    throw new ViewError('ESTALE', `node ${node.number} has no name`)
+  }
+
+  /** Takes a file that was just opened; closes it if that fails. */
+  async #opened(node: Node, file: OpenFile, how: OpenHow): Promise<OpenAnswer> {
+    try {
+      if (this.#handles.size >= HANDLES_MAX) throw new ViewError('ENFILE', 'too many open files')
+      const fh = file.descriptor ?? this.#nextHandle++
+      const siblings = this.#openFiles.get(node) ?? new Set()
+      // Inside the kernel a node's content goes either through its cache or through it to the file, for all who have it open.
+      const mixed = siblings.size > 0 && !this.#backings.has(node)
+      const backing = file.descriptor === null || mixed ? 0 : this.#useBacking(node, file.descriptor)
+      const passthrough = backing !== 0
+      const handle: FileHandle = { kind: 'file', node, how, file, former: null, busy: 0, released: false, passthrough }
+      siblings.add(handle)
+      this.#openFiles.set(node, siblings)
+      this.#handles.set(fh, handle)
+      if (file.descriptor !== null && how.write) await this.#becameReal(node)
+      if (passthrough) {
+        // What goes past the kernel's cache of this node leaves it out of date.
+        node.cached = null
+        return { fh, flags: OPEN_PASSTHROUGH, backing }
+      }
+      if (this.#backings.has(node)) return { fh, flags: OPEN_DIRECT_IO, backing: 0 }
+      return { fh, flags: this.#mayKeepCache(node, file.entry, how) ? OPEN_KEEP_CACHE : 0, backing: 0 }
+    } catch (error) {
+      file.close()
+      throw error
+    }
+  }
+
+  #useBacking(node: Node, descriptor: number): number {
+    if (!this.#passthrough) return 0
+    const known = this.#backings.get(node)
+    if (known !== undefined) {
+      known.users++
+      return known.number
+    }
+    const number = this.#outlet.openBacking(descriptor)
+    if (number !== 0) this.#backings.set(node, { number, users: 1 })
+    return number
+  }
+
+  /**
+   * Whether the pages that the kernel still has of a file are its content: if its version is the one that it had when it was
+   * opened last, and that one cannot have hidden a later change.
+   */
+  #mayKeepCache(node: Node, entry: SourceEntry, how: OpenHow): boolean {
+    const { mtimeNs, ctimeNs, size } = entry.attributes
+    const version = entry.version ?? `${mtimeNs}:${ctimeNs}:${size}`
+    const keep = node.cached === version && !how.truncate
+    const steady = entry.version !== null || this.#outlet.now() - ctimeNs > STEADY_NS
+    node.cached = steady && !how.write ? version : null
+    return keep
+  }
+
+  /** Whoever reads a file on demand reads the real one from now on, or would miss what is written to it. */
+  async #becameReal(node: Node): Promise<void> {
+    for (const handle of this.#openFiles.get(node) ?? []) {
+      if (handle.file.descriptor !== null || handle.former !== null) continue
+      const path = this.#nodes.pathOf(node)
+      if (path === null) return
+      const real = await this.#source.open(path, { read: true, write: false, append: false, truncate: false })
+      if (handle.released || handle.former !== null || real.entry.id !== node.id) {
+        real.close()
+        continue
+      }
+      handle.former = handle.file
+      handle.file = real
+    }
+  }
+
+  #file(fh: number): FileHandle {
+    const handle = this.#handles.get(fh)
+    if (handle?.kind !== 'file') throw new ViewError('EBADF', `no file ${fh}`)
+    return handle
+  }
+
+  /** Runs something on an open file, which is not closed before it has ended. */
+  async #using<Result>(fh: number, action: (handle: FileHandle) => Answer<Result>): Promise<Result> {
+    const handle = this.#file(fh)
+    handle.busy++
+    try {
+      return await action(handle)
+    } finally {
+      handle.busy--
+      if (handle.released && handle.busy === 0) closeFiles(handle)
+    }
+  }
+
+  #read({ fh, offset, size }: Operation<'READ'>, signal: AbortSignal): Promise<Uint8Array> {
+    return this.#using(fh, async ({ file }) => {
+      if (file.descriptor === null) {
+        if (file.read === undefined) throw new ViewError('EIO', 'a file that cannot be read')
+        const content = await file.read(offset, size, signal)
+        return content.length > size ? content.subarray(0, size) : content
+      }
+      const bytes = new Uint8Array(size)
+      return bytes.subarray(0, counted(readContent(file.descriptor, bytes, size, offset)))
+    })
+  }
+
+  #write({ fh, offset, content, writeFlags }: Operation<'WRITE'>): Promise<Uint8Array> {
+    return this.#using(fh, ({ file }) => {
+      if (file.descriptor === null) throw new ViewError('EBADF', 'a file that is not open for writing')
+      if (writeFlags & WRITE_KILL_SUIDGID) clearIds(file, this.#clearsIds)
+      return sizeBody(counted(writeContent(file.descriptor, content, offset)))
+    })
+  }
+
+  #release(fh: number): void {
+    const handle = this.#handles.get(fh)
+    if (handle === undefined) return
+    this.#handles.delete(fh)
+    if (handle.kind === 'folder') {
+      handle.listing?.close()
+      return
+    }
+    const siblings = this.#openFiles.get(handle.node)
+    siblings?.delete(handle)
+    if (siblings?.size === 0) this.#openFiles.delete(handle.node)
+    if (handle.passthrough) this.#unuseBacking(handle.node)
+    handle.released = true
+    if (handle.busy === 0) closeFiles(handle)
+  }
+
+  #unuseBacking(node: Node): void {
+    const backing = this.#backings.get(node)
+    if (backing === undefined || --backing.users > 0) return
+    this.#backings.delete(node)
+    this.#outlet.closeBacking(backing.number)
+  }
+
+  #sync({ fh, dataOnly }: Operation<'FSYNC'>): Promise<undefined> {
+    return this.#using(fh, async ({ file }) => {
+      if (file.descriptor !== null) await syncContent(file.descriptor, dataOnly)
+      return undefined
+    })
+  }
+
+  #allocate({ fh, mode, offset, length }: Operation<'FALLOCATE'>): Promise<undefined> {
+    return this.#using(fh, async ({ file, node }) => {
+      if (file.descriptor === null) throw new ViewError('EBADF', 'a file that is not open for writing')
+      node.cached = null
+      await allocate(file.descriptor, mode, offset, length)
+      return undefined
+    })
+  }
+
+  #seek({ fh, offset, whence }: Operation<'LSEEK'>): Promise<Uint8Array> {
+    return this.#using(fh, async ({ file }) => {
+      if (file.descriptor !== null) return offsetBody(seek(file.descriptor, offset, whence))
+      if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new ViewError('EINVAL', 'unknown whence')
+      const { size } = file.entry.attributes
+      if (offset >= size) throw new ViewError('ENXIO', 'beyond the end')
+      return offsetBody(whence === SEEK_DATA ? offset : size)
+    })
+  }
+
+  #copyRange(request: Operation<'COPY_FILE_RANGE'>): Promise<Uint8Array> {
+    return this.#using(request.fh_in, from =>
+      this.#using(request.fh_out, async to => {
+        const [source, target] = [from.file.descriptor, to.file.descriptor]
+        if (source === null || target === null) throw new ViewError('EOPNOTSUPP', 'the kernel shall copy')
+        to.node.cached = null
+        const length = Math.min(request.len, COPY_BYTES_MAX)
+        return sizeBody(await copyRange(source, request.off_in, target, request.off_out, length))
+      }),
+    )
+  }
+
+  // Folders
+
+  #openFolder({ node: number }: Operation<'OPENDIR'>): Uint8Array {
+    const node = this.#node(number)
+    if (this.#handles.size >= HANDLES_MAX) throw new ViewError('ENFILE', 'too many open files')
+    const fh = this.#nextHandle++
+    this.#handles.set(fh, { kind: 'folder', node, listing: null, dots: [] })
+    return openBody({ fh, flags: 0, backing: 0 })
+  }
+
+  /** Offsets count names of the listing, after `.` and `..`. From the start it is listed anew, as rewinddir(3) wants it. */
+  async #readFolder({ op, fh, offset, size }: Operation<'READDIR' | 'READDIRPLUS'>): Promise<Uint8Array> {
+    const handle = this.#handles.get(fh)
+    if (handle?.kind !== 'folder') throw new ViewError('EBADF', `no folder ${fh}`)
+    const { node } = handle
+    if (offset === 0 || handle.listing === null) {
+      const path = this.#nodes.pathOf(node)
+      handle.listing?.close()
+      handle.listing = null
+      // A folder that was removed while it is open is empty, without even `.`, as on a disk.
+      if (path === null) return new Uint8Array(0)
+      const above = path.slice(0, Math.max(0, path.lastIndexOf('/')))
+      handle.dots = [await this.#source.lookup(path), await this.#source.lookup(above)]
+      const listing = await this.#source.list(path)
+      // Released meanwhile, or listed by another request at the same time.
+      if (this.#handles.get(fh) !== handle || handle.listing !== null) listing.close()
+      else handle.listing = listing
+    }
+    const { listing } = handle
+    if (listing === null) throw new ViewError('EBADF', `no folder ${fh}`)
+    const plus = op === 'READDIRPLUS'
+    const body = new ListingBody(size, plus)
+    for (let index = offset; index < listing.names.length + 2; index++) {
+      const name = index < 2 ? '.'.repeat(index + 1) : (listing.names[index - 2] as string)
+      const bytes = Buffer.from(name)
+      if (!body.fits(bytes.length)) break
+      const entry = index < 2 ? (handle.dots[index] ?? null) : await listing.entry(name)
+      if (entry === null) continue
+      const known = index >= 2 && plus ? this.#nodes.reach(node, name, entry.id) : null
+      const given = known === null ? notGiven(entry) : this.#give(known, entry)
+      body.add(bytes, index + 1, given)
+    }
+    return body.body
+  }
+
+  #syncFolder({ node }: Operation<'FSYNCDIR'>): Answer<undefined> {
+    const path = this.#nodes.pathOf(this.#node(node))
+    return path === null ? undefined : (this.#source.syncFolder(path) as Answer<undefined>)
+  }
+
+  async #space(): Promise<Uint8Array> {
+    return statfsBody(await this.#source.space())
+  }
+
+  // Extended attributes
+
+  async #getAttribute({ node, name, size }: Operation<'GETXATTR'>): Promise<Uint8Array> {
+    checkAttribute(name)
+    return sized(await this.#source.getAttribute(this.#path(node), name), size)
+  }
+
+  async #listAttributes({ node, size }: Operation<'LISTXATTR'>): Promise<Uint8Array> {
+    const names = (await this.#source.listAttributes(this.#path(node))).filter(name => !isSystem(name))
+    return sized(Buffer.from(names.map(name => `${name}\0`).join('')), size)
+  }
+
+  async #setAttribute({ node, name, value, flags }: Operation<'SETXATTR'>): Promise<undefined> {
+    checkAttribute(name)
+    const mode = flags & XATTR_CREATE ? 'create' : flags & XATTR_REPLACE ? 'replace' : 'set'
+    await this.#source.setAttribute(this.#path(node), name, value, mode)
+  }
+
+  async #removeAttribute({ node, name }: Operation<'REMOVEXATTR'>): Promise<undefined> {
+    checkAttribute(name)
+    await this.#source.removeAttribute(this.#path(node), name)
+  }
+
+  // Changes that did not come through the kernel
+
+  #changed(change: SourceChange): void {
+    if (change.kind === 'everything') {
+      for (const node of this.#nodes.all()) {
+        this.#invalidate(node, true)
+        for (const name of node.children.keys()) this.#outlet.notify(notifyInvalidEntry(node.number, name))
+      }
+      return
+    }
+    if (change.kind === 'changed') {
+      const node = this.#nodes.find(change.path)
+      if (node !== undefined) this.#invalidate(node, change.content)
+      return
+    }
+    const slash = change.path.lastIndexOf('/')
+    const parent = this.#nodes.find(slash < 0 ? '' : change.path.slice(0, slash))
+    if (parent === undefined) return
+    this.#outlet.notify(notifyInvalidEntry(parent.number, change.path.slice(slash + 1)))
+    this.#invalidate(parent, false)
+  }
+
+  #invalidate(node: Node, content: boolean): void {
+    if (content) node.cached = null
+    this.#outlet.notify(notifyInvalidInode(node.number, content))
+  }
+}
+
+/** In a listing: the name with its type, without a node. */
+function notGiven(entry: SourceEntry): NodeEntry {
+  return { node: 0, generation: 0, attributes: entry.attributes, validMs: 0 }
+}
+
+function howOf(flags: number): OpenHow {
+  const access = flags & 3
+  const write = access !== constants.O_RDONLY
+  return {
+    read: access !== constants.O_WRONLY,
+    write,
+    append: write && (flags & constants.O_APPEND) !== 0,
+    truncate: (flags & constants.O_TRUNC) !== 0,
+  }
+}
+
+/** Writing to a program that runs with its owner's rights takes that away from it, as the kernel asks. */
+function clearIds({ descriptor }: OpenFile, clears: boolean): void {
+  if (!clears || descriptor === null) return
+  const { mode } = lookAt(descriptor).attributes
+  if ((mode & TYPE_MASK) === TYPE_FILE && mode & SET_ID_BITS) setMode(descriptor, mode & ~SET_ID_BITS)
+}
+
+function closeFiles(handle: FileHandle): void {
+  handle.file.close()
+  handle.former?.close()
+}
+
+/** A count, or an error from a negated errno. */
+function counted(count: number): number {
+  if (count >= 0) return count
+  const code = Object.keys(errnos).find(name => errnos[name] === -count) ?? 'EIO'
+  throw new ViewError(code, 'reading or writing')
+}
+
+/** An attribute as it was asked for: first its size, then itself. */
+function sized(value: Uint8Array, size: number): Uint8Array {
+  if (size === 0) return sizeBody(value.length)
+  if (value.length > size) throw new ViewError('ERANGE', 'the attribute is larger')
+  return value
+}
+
+/** Access control lists would say something else than the modes by which the kernel decides. */
+function isSystem(name: string): boolean {
+  return name.startsWith('system.')
+}
+
+function checkAttribute(name: string): void {
+  if (isSystem(name)) throw new ViewError('EOPNOTSUPP', name)
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error)
+}
