@@ -41,6 +41,7 @@ import {
   openIn,
   ownIn,
   removeAttribute,
+  seek,
   setAttribute,
   setTimesIn,
   syncContent,
@@ -48,9 +49,10 @@ import {
 import {
   type Answer,
   type Changes,
-  type Listing,
   type OpenFile,
+  type OpenFolder,
   type OpenHow,
+  type OpenNode,
   type Owner,
   type SourceEntry,
   ViewError,
@@ -60,6 +62,7 @@ import {
 const XATTR_CREATE = 1
 const XATTR_REPLACE = 2
 const RENAME_EXCHANGE = 2
+const SEEK_SET = 0
 
 const TYPE_MASK = 0o170000
 const TYPE_FOLDER = 0o040000
@@ -97,19 +100,18 @@ class FolderSource implements ViewSource {
     return this.#inParent(path, (folder, name) => entryOf(this.#existing(folder, name)))
   }
 
-  list(path: string): Listing {
-    const folder = openBelow(this.#root, path === '' ? '.' : path, FOLDER)
+  openFolder(path: string): OpenFolder {
+    const fd = openBelow(this.#root, path === '' ? '.' : path, FOLDER)
     try {
-      const { names, invalid } = readFolder(folder)
-      // What cannot be named in UTF-8 cannot be asked for through the view: better not shown than shown and missing.
-      const shown = invalid.length === 0 ? names : names.filter(name => !invalid.includes(name))
-      const entry = (name: string) => {
-        const stat = lookIn(folder, name)
+      const look = () => entryOf(lookAt(fd))
+      const child = (name: string) => {
+        const stat = lookIn(fd, name)
         return stat === null ? null : entryOf(stat)
       }
-      return { names: shown, entry, close: () => close(folder) }
+      const sync = () => syncContent(fd, false)
+      return { entry: look(), descriptor: fd, look, names: () => namesIn(fd), child, sync, close: () => close(fd) }
     } catch (error) {
-      close(folder)
+      close(fd)
       throw error
     }
   }
@@ -213,7 +215,7 @@ class FolderSource implements ViewSource {
     )
   }
 
-  change(path: string | null, open: OpenFile | null, changes: Changes): SourceEntry {
+  change(path: string | null, open: OpenNode | null, changes: Changes): SourceEntry {
     const descriptor = open?.descriptor ?? null
     if (descriptor !== null) {
       if (changes.size !== undefined) truncate(descriptor, changes.size)
@@ -246,11 +248,6 @@ class FolderSource implements ViewSource {
 
   removeAttribute(path: string, name: string): void {
     this.#byName(path, at => removeAttribute(at, name))
-  }
-
-  syncFolder(path: string): Promise<void> {
-    const folder = openBelow(this.#root, path === '' ? '.' : path, FOLDER)
-    return syncContent(folder, false).finally(() => close(folder))
   }
 
   space(): Space {
@@ -352,6 +349,13 @@ class FolderSource implements ViewSource {
 
 function entryOf({ attributes, id }: FileStat): SourceEntry {
   return { id, attributes, version: null }
+}
+
+/** Names of an open folder. What cannot be named in UTF-8 cannot be asked for through the view: better not shown than shown and missing. */
+function namesIn(fd: number): string[] {
+  seek(fd, 0, SEEK_SET)
+  const { names, invalid } = readFolder(fd)
+  return invalid.length === 0 ? names : names.filter(name => !invalid.includes(name))
 }
 
 function isLeased(error: unknown): boolean {

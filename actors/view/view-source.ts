@@ -40,14 +40,6 @@ export interface SourceEntry {
   readonly version: string | null
 }
 
-/** Names of a folder as they were at one moment. Closed by the view. */
-export interface Listing {
-  readonly names: readonly string[]
-  /** What one of the names is now; null if it is gone. */
-  entry(name: string): Answer<SourceEntry | null>
-  close(): void
-}
-
 export interface OpenHow {
   read: boolean
   /** The file becomes a real one if it is not. */
@@ -56,22 +48,32 @@ export interface OpenHow {
   truncate: boolean
 }
 
-/** A file that is open. The view closes each exactly once, when nothing is under way on it any more. */
-export interface OpenFile {
+/** A file or folder that is open. The view closes each exactly once, when nothing is under way on it any more. */
+export interface OpenNode {
   readonly entry: SourceEntry
-  /**
-   * Of a real file: its descriptor, opened as asked, with which the view reads and writes by itself. null: `read` is asked. It
-   * stays open until `close`.
-   */
+  /** Of what is on the disk: its descriptor. It stays open until `close`. */
   readonly descriptor: number | null
+  /** What it is now, also when it has no name any more. */
+  look(): Answer<SourceEntry>
+  close(): void
+}
+
+/** Of a real file the descriptor is opened as asked, and the view reads and writes with it by itself; else `read` is asked. */
+export interface OpenFile extends OpenNode {
   /**
    * Content from `offset` on; shorter only at the end of the file. Takes as long as it takes; `signal` says that nobody waits any
    * more. Fails at once with EHOSTUNREACH if the content is not here and no peer can give it.
    */
   read?(offset: number, length: number, signal: AbortSignal): Answer<Uint8Array>
-  /** What the file is now, also when it has no name any more. */
-  look(): Answer<SourceEntry>
-  close(): void
+}
+
+export interface OpenFolder extends OpenNode {
+  /** What is in it now. */
+  names(): Answer<readonly string[]>
+  /** What one of the names is; null if it is gone. */
+  child(name: string): Answer<SourceEntry | null>
+  /** Makes its names durable. */
+  sync(): Answer<void>
 }
 
 /** Who makes something, as the kernel says. Matters where the source serves several users (as root). */
@@ -109,7 +111,7 @@ export interface ViewSource {
   readonly root: string | null
 
   lookup(path: string): Answer<SourceEntry>
-  list(path: string): Answer<Listing>
+  openFolder(path: string): Answer<OpenFolder>
   readLink(path: string): Answer<string>
   open(path: string, how: OpenHow): Answer<OpenFile>
   /** Makes and opens a file; with `exclusive` EEXIST if there is something, else an existing file is opened. */
@@ -124,14 +126,12 @@ export interface ViewSource {
   removeFolder(path: string): Answer<void>
   /** @param how `replace`: over what is there, as rename(2) does; `keep`: EEXIST if something is; `exchange`: both stay */
   rename(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Answer<void>
-  /** Changes a file, by its descriptor if it is open for writing and `changes` has a size (it may have no name then). */
-  change(path: string | null, open: OpenFile | null, changes: Changes): Answer<SourceEntry>
+  /** Changes a file or folder: what is `open` if something is given (its name may lead elsewhere, or be gone), else by name. */
+  change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry>
   getAttribute(path: string, name: string): Answer<Uint8Array>
   setAttribute(path: string, name: string, value: Uint8Array, mode: 'set' | 'create' | 'replace'): Answer<void>
   listAttributes(path: string): Answer<string[]>
   removeAttribute(path: string, name: string): Answer<void>
-  /** Makes a folder's names durable. */
-  syncFolder(path: string): Answer<void>
   space(): Answer<Space>
   /** Tells changes that did not come through the view, until the returned function is called. */
   subscribe(listener: (change: SourceChange) => void): () => void

@@ -54,8 +54,8 @@ import {
 import {
   type Answer,
   type Changes,
-  type Listing,
   type OpenFile,
+  type OpenFolder,
   type OpenHow,
   type SourceChange,
   type SourceEntry,
@@ -120,10 +120,16 @@ interface FileHandle {
 interface FolderHandle {
   readonly kind: 'folder'
   readonly node: Node
-  listing: Listing | null
+  readonly file: OpenFolder
+  /** Names as they were when it was read from its start; null: not read yet. */
+  names: readonly string[] | null
   /** What `.` and `..` are. */
   dots: readonly SourceEntry[]
+  busy: number
+  released: boolean
 }
+
+type Handle = FileHandle | FolderHandle
 
 interface Running {
   readonly abort: AbortController
@@ -148,9 +154,9 @@ export class View {
   readonly #source: ViewSource
   readonly #outlet: ViewOutlet
   readonly #nodes: NodeTable
-  readonly #handles = new Map<number, FileHandle | FolderHandle>()
-  /** Open files of a node. */
-  readonly #openFiles = new Map<Node, Set<FileHandle>>()
+  readonly #handles = new Map<number, Handle>()
+  /** Who has a node open. */
+  readonly #open = new Map<Node, Set<Handle>>()
   readonly #backings = new Map<Node, Backing>()
   readonly #running = new Map<number, Running>()
   readonly #earlyInterrupts = new Set<number>()
@@ -274,7 +280,7 @@ export class View {
       case 'RENAME':
         return this.#rename(request)
       case 'OPEN':
-        return this.#open(request)
+        return this.#openFile(request)
       case 'CREATE':
         return this.#create(request)
       case 'READ':
@@ -380,7 +386,7 @@ export class View {
   /** What a node is now: by the handle if there is one, by its name, or, where it has none, by whatever has it open. */
   async #look(node: Node, fh: number | null): Promise<SourceEntry> {
     const handle = fh === null ? undefined : this.#handles.get(fh)
-    if (handle?.kind === 'file') return handle.file.look()
+    if (handle !== undefined) return handle.file.look()
     const path = this.#nodes.pathOf(node)
     if (path !== null) {
       const entry = await this.#source.lookup(path)
@@ -398,8 +404,8 @@ export class View {
     if (place !== undefined) this.#nodes.detach(place.parent, place.name)
   }
 
-  #anyOpen(node: Node): FileHandle | undefined {
-    for (const handle of this.#openFiles.get(node) ?? []) return handle
+  #anyOpen(node: Node): Handle | undefined {
+    for (const handle of this.#open.get(node) ?? []) return handle
     return undefined
   }
 
@@ -421,7 +427,7 @@ export class View {
     }
     const handle = valid & SET.FH ? this.#handles.get(request.fh) : undefined
     const path = this.#nodes.pathOf(node)
-    const open = handle?.kind === 'file' ? handle : path === null ? this.#anyOpen(node) : undefined
+    const open = handle ?? (path === null ? this.#anyOpen(node) : undefined)
     const entry = await this.#source.change(path, open?.file ?? null, changes)
     if (entry.id !== node.id) {
       this.#loseName(node)
@@ -463,7 +469,8 @@ export class View {
 
   // Files
 
-  async #open(request: Operation<'OPEN'>): Promise<Uint8Array> {
+  async #openFile(request: Operation<'OPEN'>): Promise<Uint8Array> {
+    this.#checkRoom()
     const node = this.#node(request.node)
     const how = howOf(request.flags)
     const path = this.#nodes.pathOf(node)
@@ -478,6 +485,7 @@ export class View {
   }
 
   async #create(request: Operation<'CREATE'>): Promise<Uint8Array> {
+    this.#checkRoom()
     const at = this.#child(request.node, request.name)
     const how = { ...howOf(request.flags), exclusive: (request.flags & constants.O_EXCL) !== 0 }
     const file = await this.#source.create(at.path, how, request.mode, request)
@@ -495,8 +503,8 @@ export class View {
 
   /** A file without a name that is still open, once more: by /proc, as a program can do it with a file of a disk. */
   #openAgain(node: Node, how: OpenHow): OpenFile {
-    for (const { file } of this.#openFiles.get(node) ?? []) {
-      if (file.descriptor === null) continue
+    for (const { kind, file } of this.#open.get(node) ?? []) {
+      if (kind === 'folder' || file.descriptor === null) continue
       const flags =
         (how.write ? (how.read ? constants.O_RDWR : constants.O_WRONLY) : 0) | (how.append ? constants.O_APPEND : 0)
       const fd = openFollowing(`/proc/self/fd/${file.descriptor}`, flags | (how.truncate ? constants.O_TRUNC : 0))
@@ -509,17 +517,13 @@ export class View {
   /** Takes a file that was just opened; closes it if that fails. */
   async #opened(node: Node, file: OpenFile, how: OpenHow): Promise<OpenAnswer> {
     try {
-      if (this.#handles.size >= HANDLES_MAX) throw new ViewError('ENFILE', 'too many open files')
-      const fh = file.descriptor ?? this.#nextHandle++
-      const siblings = this.#openFiles.get(node) ?? new Set()
+      const siblings = this.#open.get(node)?.size ?? 0
       // Inside the kernel a node's content goes either through its cache or through it to the file, for all who have it open.
-      const mixed = siblings.size > 0 && !this.#backings.has(node)
+      const mixed = siblings > 0 && !this.#backings.has(node)
       const backing = file.descriptor === null || mixed ? 0 : this.#useBacking(node, file.descriptor)
       const passthrough = backing !== 0
       const handle: FileHandle = { kind: 'file', node, how, file, former: null, busy: 0, released: false, passthrough }
-      siblings.add(handle)
-      this.#openFiles.set(node, siblings)
-      this.#handles.set(fh, handle)
+      const fh = this.#addHandle(handle, file.descriptor)
       if (file.descriptor !== null && how.write) await this.#becameReal(node)
       if (passthrough) {
         // What goes past the kernel's cache of this node leaves it out of date.
@@ -532,6 +536,20 @@ export class View {
       file.close()
       throw error
     }
+  }
+
+  /** @param number the handle's, which for a file is its descriptor */
+  #addHandle(handle: Handle, number: number | null): number {
+    const fh = number ?? this.#nextHandle++
+    this.#handles.set(fh, handle)
+    const others = this.#open.get(handle.node)
+    if (others === undefined) this.#open.set(handle.node, new Set([handle]))
+    else others.add(handle)
+    return fh
+  }
+
+  #checkRoom(): void {
+    if (this.#handles.size >= HANDLES_MAX) throw new ViewError('ENFILE', 'too many open files')
   }
 
   #useBacking(node: Node, descriptor: number): number {
@@ -561,8 +579,8 @@ export class View {
 
   /** Whoever reads a file on demand reads the real one from now on, or would miss what is written to it. */
   async #becameReal(node: Node): Promise<void> {
-    for (const handle of this.#openFiles.get(node) ?? []) {
-      if (handle.file.descriptor !== null || handle.former !== null) continue
+    for (const handle of this.#open.get(node) ?? []) {
+      if (handle.kind === 'folder' || handle.file.descriptor !== null || handle.former !== null) continue
       const path = this.#nodes.pathOf(node)
       if (path === null) return
       const real = await this.#source.open(path, { read: true, write: false, append: false, truncate: false })
@@ -575,21 +593,26 @@ export class View {
     }
   }
 
-  #file(fh: number): FileHandle {
+  /** Runs something on an open file, which is not closed before it has ended. */
+  #using<Result>(fh: number, action: (handle: FileHandle) => Answer<Result>): Promise<Result> {
     const handle = this.#handles.get(fh)
     if (handle?.kind !== 'file') throw new ViewError('EBADF', `no file ${fh}`)
-    return handle
+    return this.#keeping(handle, () => action(handle))
   }
 
-  /** Runs something on an open file, which is not closed before it has ended. */
-  async #using<Result>(fh: number, action: (handle: FileHandle) => Answer<Result>): Promise<Result> {
-    const handle = this.#file(fh)
+  #usingFolder<Result>(fh: number, action: (handle: FolderHandle) => Answer<Result>): Promise<Result> {
+    const handle = this.#handles.get(fh)
+    if (handle?.kind !== 'folder') throw new ViewError('EBADF', `no folder ${fh}`)
+    return this.#keeping(handle, () => action(handle))
+  }
+
+  async #keeping<Result>(handle: Handle, action: () => Answer<Result>): Promise<Result> {
     handle.busy++
     try {
-      return await action(handle)
+      return await action()
     } finally {
       handle.busy--
-      if (handle.released && handle.busy === 0) closeFiles(handle)
+      if (handle.released && handle.busy === 0) closeAll(handle)
     }
   }
 
@@ -617,16 +640,12 @@ export class View {
     const handle = this.#handles.get(fh)
     if (handle === undefined) return
     this.#handles.delete(fh)
-    if (handle.kind === 'folder') {
-      handle.listing?.close()
-      return
-    }
-    const siblings = this.#openFiles.get(handle.node)
-    siblings?.delete(handle)
-    if (siblings?.size === 0) this.#openFiles.delete(handle.node)
-    if (handle.passthrough) this.#unuseBacking(handle.node)
+    const others = this.#open.get(handle.node)
+    others?.delete(handle)
+    if (others?.size === 0) this.#open.delete(handle.node)
+    if (handle.kind === 'file' && handle.passthrough) this.#unuseBacking(handle.node)
     handle.released = true
-    if (handle.busy === 0) closeFiles(handle)
+    if (handle.busy === 0) closeAll(handle)
   }
 
   #unuseBacking(node: Node): void {
@@ -676,52 +695,54 @@ export class View {
 
   // Folders
 
-  #openFolder({ node: number }: Operation<'OPENDIR'>): Uint8Array {
-    const node = this.#node(number)
-    if (this.#handles.size >= HANDLES_MAX) throw new ViewError('ENFILE', 'too many open files')
-    const fh = this.#nextHandle++
-    this.#handles.set(fh, { kind: 'folder', node, listing: null, dots: [] })
-    return openBody({ fh, flags: 0, backing: 0 })
+  async #openFolder(request: Operation<'OPENDIR'>): Promise<Uint8Array> {
+    this.#checkRoom()
+    const node = this.#node(request.node)
+    const file = await this.#source.openFolder(this.#path(request.node))
+    if (file.entry.id !== node.id) {
+      file.close()
+      this.#loseName(node)
+      throw new ViewError('ESTALE', 'something else has this name now')
+    }
+    const handle: FolderHandle = { kind: 'folder', node, file, names: null, dots: [], busy: 0, released: false }
+    return openBody({ fh: this.#addHandle(handle, null), flags: 0, backing: 0 })
   }
 
-  /** Offsets count names of the listing, after `.` and `..`. From the start it is listed anew, as rewinddir(3) wants it. */
-  async #readFolder({ op, fh, offset, size }: Operation<'READDIR' | 'READDIRPLUS'>): Promise<Uint8Array> {
-    const handle = this.#handles.get(fh)
-    if (handle?.kind !== 'folder') throw new ViewError('EBADF', `no folder ${fh}`)
-    const { node } = handle
-    if (offset === 0 || handle.listing === null) {
-      const path = this.#nodes.pathOf(node)
-      handle.listing?.close()
-      handle.listing = null
-      // A folder that was removed while it is open is empty, without even `.`, as on a disk.
-      if (path === null) return new Uint8Array(0)
-      const above = path.slice(0, Math.max(0, path.lastIndexOf('/')))
-      handle.dots = [await this.#source.lookup(path), await this.#source.lookup(above)]
-      const listing = await this.#source.list(path)
-      // Released meanwhile, or listed by another request at the same time.
-      if (this.#handles.get(fh) !== handle || handle.listing !== null) listing.close()
-      else handle.listing = listing
-    }
-    const { listing } = handle
-    if (listing === null) throw new ViewError('EBADF', `no folder ${fh}`)
-    const plus = op === 'READDIRPLUS'
-    const body = new ListingBody(size, plus)
-    for (let index = offset; index < listing.names.length + 2; index++) {
-      const name = index < 2 ? '.'.repeat(index + 1) : (listing.names[index - 2] as string)
-      const bytes = Buffer.from(name)
-      if (!body.fits(bytes.length)) break
-      const entry = index < 2 ? (handle.dots[index] ?? null) : await listing.entry(name)
-      if (entry === null) continue
-      const known = index >= 2 && plus ? this.#nodes.reach(node, name, entry.id) : null
-      const given = known === null ? notGiven(entry) : this.#give(known, entry)
-      body.add(bytes, index + 1, given)
-    }
-    return body.body
+  /** Offsets count names, after `.` and `..`. From the start it is listed anew, as rewinddir(3) wants it. */
+  #readFolder({ op, fh, offset, size }: Operation<'READDIR' | 'READDIRPLUS'>): Promise<Uint8Array> {
+    return this.#usingFolder(fh, async handle => {
+      if (offset === 0 || handle.names === null) {
+        handle.dots = [await handle.file.look(), await this.#above(handle)]
+        handle.names = await handle.file.names()
+      }
+      const { node, names, dots, file } = handle
+      const plus = op === 'READDIRPLUS'
+      const body = new ListingBody(size, plus)
+      for (let index = offset; index < names.length + 2; index++) {
+        const name = index < 2 ? '.'.repeat(index + 1) : (names[index - 2] as string)
+        const bytes = Buffer.from(name)
+        if (!body.fits(bytes.length)) break
+        const entry = index < 2 ? (dots[index] ?? null) : await file.child(name)
+        if (entry === null) continue
+        const known = index >= 2 && plus ? this.#nodes.reach(node, name, entry.id) : null
+        body.add(bytes, index + 1, known === null ? notGiven(entry) : this.#give(known, entry))
+      }
+      return body.body
+    })
   }
 
-  #syncFolder({ node }: Operation<'FSYNCDIR'>): Answer<undefined> {
-    const path = this.#nodes.pathOf(this.#node(node))
-    return path === null ? undefined : (this.#source.syncFolder(path) as Answer<undefined>)
+  /** What `..` of a folder is: of the root, the root itself, as the kernel knows better. */
+  async #above({ node, file }: FolderHandle): Promise<SourceEntry> {
+    const above = node.places[0]?.parent
+    const path = above === undefined ? null : this.#nodes.pathOf(above)
+    return path === null ? file.look() : this.#source.lookup(path)
+  }
+
+  #syncFolder({ fh }: Operation<'FSYNCDIR'>): Promise<undefined> {
+    return this.#usingFolder(fh, async ({ file }) => {
+      await file.sync()
+      return undefined
+    })
   }
 
   async #space(): Promise<Uint8Array> {
@@ -802,9 +823,9 @@ function clearIds({ descriptor }: OpenFile, clears: boolean): void {
   if ((mode & TYPE_MASK) === TYPE_FILE && mode & SET_ID_BITS) setMode(descriptor, mode & ~SET_ID_BITS)
 }
 
-function closeFiles(handle: FileHandle): void {
+function closeAll(handle: Handle): void {
   handle.file.close()
-  handle.former?.close()
+  if (handle.kind === 'file') handle.former?.close()
 }
 
 /** A count, or an error from a negated errno. */

@@ -9,8 +9,8 @@ import type { Attributes, Space } from '../../actors/view/fuse-protocol.ts'
 import { lookAt } from '../../actors/view/view-calls.ts'
 import {
   type Answer,
-  type Listing,
   type OpenFile,
+  type OpenFolder,
   type OpenHow,
   type SourceChange,
   type SourceEntry,
@@ -55,9 +55,11 @@ export class MemorySource implements ViewSource {
     return { ...entryOf(path, 0o100644, size), version: file.version ?? null }
   }
 
-  list(): Listing {
-    const entry = (name: string) => (this.files.has(name) ? this.lookup(name) : null)
-    return { names: [...this.files.keys()], entry, close: () => {} }
+  openFolder(): OpenFolder {
+    const look = () => this.lookup('')
+    const child = (name: string) => (this.files.has(name) ? this.lookup(name) : null)
+    const names = () => [...this.files.keys()]
+    return { entry: look(), descriptor: null, look, names, child, sync: () => {}, close: () => {} }
   }
 
   open(path: string, how: OpenHow): OpenFile {
@@ -109,7 +111,6 @@ export class MemorySource implements ViewSource {
   setAttribute = refuse
   listAttributes = () => []
   removeAttribute = refuse
-  syncFolder = () => {}
   close = () => {}
 
   #file(path: string): MemoryFile {

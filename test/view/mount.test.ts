@@ -30,9 +30,9 @@ function code(t: ExecutionContext, action: () => unknown): string | undefined {
 onMount('content that is written is on the disk at once, and content on the disk is read', (t, { root, at }) => {
   const bytes = Buffer.from(Array.from({ length: 300_000 }, (_, index) => index % 253))
   fs.writeFileSync(join(at, 'made'), bytes)
-  t.deepEqual(fs.readFileSync(join(root, 'made')), bytes)
+  t.true(fs.readFileSync(join(root, 'made')).equals(bytes))
   fs.writeFileSync(join(root, 'there'), bytes)
-  t.deepEqual(fs.readFileSync(join(at, 'there')), bytes)
+  t.true(fs.readFileSync(join(at, 'there')).equals(bytes))
   t.deepEqual(fs.readdirSync(at).sort(), ['made', 'there'])
   const fd = fs.openSync(join(at, 'made'), 'r+')
   fs.writeSync(fd, Buffer.from('xyz'), 0, 3, 299_999)
@@ -272,7 +272,7 @@ onMount('the space of the file system is told', (t, { root, at }) => {
 })
 
 onMount('a big folder is listed whole, and files may go while it is', (t, { root, at }) => {
-  const names = Array.from({ length: 3000 }, (_, index) => `file-${index}`)
+  const names = Array.from({ length: 2000 }, (_, index) => `file-${index}`)
   for (const name of names) fs.writeFileSync(join(root, name), '')
   t.deepEqual(fs.readdirSync(at).sort(), [...names].sort())
   const types = fs.readdirSync(at, { withFileTypes: true })
@@ -299,7 +299,7 @@ onMount('holes, allocation and copies inside the kernel keep their content', asy
   t.is(fs.statSync(join(root, 'full')).size, 1_000_000)
   t.true(fs.statSync(join(at, 'full')).blocks * 512 >= 1_000_000)
   fs.copyFileSync(file, join(at, 'copy'))
-  t.deepEqual(fs.readFileSync(join(root, 'copy')), fs.readFileSync(join(root, 'sparse')))
+  t.true(fs.readFileSync(join(root, 'copy')).equals(fs.readFileSync(join(root, 'sparse'))))
   await run('cp', ['--sparse=always', file, join(at, 'copy2')])
   t.true(fs.readFileSync(join(root, 'copy2')).equals(fs.readFileSync(join(root, 'sparse'))))
 })
