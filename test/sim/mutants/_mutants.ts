@@ -55,12 +55,14 @@ export const MUTANTS: readonly Mutant[] = [
       { file: VERSION, search: 'const theyWin = compareWinners(theirs, ours) > 0', replace: 'const theyWin = true' },
     ],
     faults: ['none', 'cut'],
+    tests: ['test/arena/version.test.ts'],
   },
   {
     name: 'winner-without-generation',
     takenAway: 'The winner’s order extends causality (R2): the generation is left out',
     edits: [{ file: VERSION, search: '    a.g - b.g ||\n', replace: '' }],
     faults: ['cut', 'all'],
+    tests: ['test/arena/version.test.ts'],
   },
   {
     name: 'vectors-of-other-content-merged',
@@ -86,6 +88,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['cut', 'all'],
+    tests: ['test/arena/arena-pair.test.ts'],
   },
   {
     name: 'no-copy-of-the-loser',
@@ -107,6 +110,7 @@ export const MUTANTS: readonly Mutant[] = [
     takenAway: 'What is about to be done is written down (R3): nothing is',
     edits: [{ file: APPLY, search: '        writer.putIntent(step)\n', replace: '' }],
     faults: ['kill', 'all'],
+    tests: ['test/arena/arena-crash.test.ts'],
   },
   {
     name: 'intents-forgotten',
@@ -125,6 +129,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['kill', 'all'],
+    tests: ['test/arena/arena-crash.test.ts'],
   },
   {
     name: 'cursor-before-entries',
@@ -185,8 +190,20 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: FEED,
-        search: '    store.flushed(() => {\n      // The acknowledgement is a promise',
-        replace: '    ;((done: () => void) => done())(() => {\n      // The acknowledgement is a promise',
+        search: '    this.#context.store.flushed(() => {\n      if (this.sessions.get(peer) !== session',
+        replace: '    ;((done: () => void) => done())(() => {\n      if (this.sessions.get(peer) !== session',
+      },
+    ],
+    faults: ['power', 'all'],
+  },
+  {
+    name: 'fresh-replica-named-too-soon',
+    takenAway: 'A fresh replica is durable before anybody hears of it (R7): it is named at once',
+    edits: [
+      {
+        file: FEED,
+        search: '    this.#context.store.flushed(() => {\n      if (this.#afresh !== afresh) return',
+        replace: '    ;((done: () => void) => done())(() => {\n      if (this.#afresh !== afresh) return',
       },
     ],
     faults: ['power', 'all'],
@@ -205,6 +222,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['store', 'all'],
+    tests: ['test/arena/naive-forms.test.ts', 'test/arena/arena-pair.test.ts'],
   },
   {
     name: 'counts-used-twice',
@@ -279,6 +297,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['none', 'cut', 'all'],
+    tests: ['test/arena/arena-pair.test.ts'],
   },
   {
     name: 'dormant-folder-announced',
@@ -339,6 +358,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['none', 'all'],
+    tests: ['test/arena/disk.test.ts', 'test/arena/arena-pair.test.ts'],
   },
   {
     name: 'unsettled-is-replaced',
@@ -364,6 +384,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['none', 'all'],
+    tests: ['test/arena/arena-pair.test.ts', 'test/system/everyday.test.ts'],
   },
   {
     name: 'replaced-content-thrown-away',
@@ -376,6 +397,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['cut', 'all'],
+    tests: ['test/arena/arena-pair.test.ts'],
   },
   {
     name: 'newer-word-overheard',
@@ -417,6 +439,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['kill', 'all'],
+    tests: ['test/arena/arena-pair.test.ts'],
   },
   {
     name: 'copied-file-not-checked',
