@@ -318,8 +318,8 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LOCAL,
-        search: '      const stat = this.#stat(path)\n      if (stat === null) gone.push(path)',
-        replace: '      const stat = null as DiskStat | null\n      if (stat === null) gone.push(path)',
+        search: '      const stat = this.#stat(path)\n      if (stat === undefined) continue\n',
+        replace: '      const stat = null as DiskStat | null\n',
       },
     ],
     faults: ['none', 'cut', 'all'],

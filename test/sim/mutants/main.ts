@@ -42,9 +42,13 @@ async function hunt(): Promise<void> {
     const shop = new Workshop()
     shops.push(shop)
     for (let mutant = waiting.shift(); mutant !== undefined; mutant = waiting.shift()) {
-      const verdict = await shop.try(mutant, limits)
-      verdicts.set(mutant, verdict)
-      say(line(mutant, verdict))
+      try {
+        const verdict = await shop.try(mutant, limits)
+        verdicts.set(mutant, verdict)
+        say(line(mutant, verdict))
+      } catch (error) {
+        say(`${mutant.name}: NOT TRIED: ${(error as Error).message}`)
+      }
     }
   }
   try {
@@ -54,14 +58,16 @@ async function hunt(): Promise<void> {
   }
   if (values.markdown) for (const row of table(verdicts)) say(row)
   const survived = chosen.filter(mutant => verdicts.get(mutant)?.by === null)
+  const untried = chosen.filter(mutant => !verdicts.has(mutant))
   const unexplained = survived.filter(({ survives }) => survives === undefined)
   // A defect that must survive and does not tells that its explanation is wrong.
-  const wronged = chosen.filter(mutant => mutant.survives !== undefined && verdicts.get(mutant)?.by !== null)
+  const wronged = chosen.filter(mutant => mutant.survives !== undefined && typeof verdicts.get(mutant)?.by === 'string')
   say(
-    `${chosen.length} defects, ${chosen.length - survived.length} found, ${survived.length} survived${names(survived)}, ${unexplained.length} of them without a reason${names(unexplained)}`,
+    `${verdicts.size} defects, ${verdicts.size - survived.length} found, ${survived.length} survived${names(survived)}, ${unexplained.length} of them without a reason${names(unexplained)}`,
   )
   if (wronged.length > 0) say(`found, though it is written down that it must survive:${names(wronged)}`)
-  process.exitCode = unexplained.length + wronged.length > 0 ? 1 : 0
+  if (untried.length > 0) say(`not tried:${names(untried)}`)
+  process.exitCode = unexplained.length + wronged.length + untried.length > 0 ? 1 : 0
 }
 
 function names(mutants: readonly Mutant[]): string {
