@@ -11,6 +11,7 @@ import { hashSmall } from '../hasher/merkle.ts'
 import { conflictPath } from './conflict-name.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
+import { isUntouched } from './disk-rules.ts'
 import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
@@ -63,6 +64,8 @@ interface Task {
 }
 
 export interface ApplyEvents {
+  /** Does what a call of the disk led to: an error of the root itself stops the arena. */
+  border(work: () => void): void
   announced(): void
   changed(): void
   /** Rules may have come with what was applied, or gone with it. */
@@ -173,6 +176,7 @@ export class Applier {
       if (!this.#dirty) return
       this.#dirty = false
       if (this.#unsettled) this.#settleAgain()
+      for (const slot of this.#litter) this.#unstage(slot)
       this.#passing = true
       this.#cursor = null
       this.#removals = []
@@ -184,7 +188,7 @@ export class Applier {
         if (this.#inWorks(path)) continue
         looked++
         const entry = store.entry(path)
-        if (entry?.pending) this.#consider(entry)
+        if (entry?.pending) this.#unlessDiskFails(path, () => this.#consider(entry))
       }
       if (page.length < PLAN_PAGE) {
         this.#passing = false
@@ -227,13 +231,12 @@ export class Applier {
   }
 
   #cancel(task: Task): void {
-    const { disk } = this.#context
     if (this.#fetching.delete(task.path) && task.known.content.type === 'file') {
       this.#fetch.forget(task.path, task.known.content.hash)
     }
     if (this.#ready.delete(task.path)) {
       this.#readyBytes -= task.bytes
-      if (task.slot) disk.stageRemove(task.slot)
+      if (task.slot) this.#unstage(task.slot)
       this.#release(task)
     }
   }
@@ -269,6 +272,36 @@ export class Applier {
     this.#events.changed()
   }
 
+  /** What one path meets on the disk is its own problem; others go on. */
+  #unlessDiskFails<Result>(path: EntryPath, work: () => Result): Result | undefined {
+    try {
+      return work()
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      this.#problem(path, diskReason(error))
+      return undefined
+    }
+  }
+
+  /** Empties a slot, now or when the disk can. */
+  #unstage(slot: string): void {
+    const { disk } = this.#context
+    try {
+      if (disk.stageStat(slot)) disk.stageRemove(slot)
+      this.#litter.delete(slot)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      this.#litter.add(slot)
+    }
+  }
+  /** Slots that nobody needs and the disk would not let go of. */
+  readonly #litter = new Set<string>()
+
+  /** Whether a step at this path is written down and waits for the disk: what stands there is not a user's change. */
+  isUnsettled(path: EntryPath): boolean {
+    return this.#unsettled && this.#context.store.intents().some(left => left.path === path)
+  }
+
   /** Decides what one pending entry needs, and brings it on its way. */
   #consider(entry: Entry): void {
     const { store, settings } = this.#context
@@ -279,7 +312,7 @@ export class Applier {
       return this.#events.announced()
     }
     if (this.#local.unsettled(path)) return
-    const work = workFor(entry, settings.conflicts)
+    const work = this.#belowOwn(path) ? ({ do: 'leave' } as const) : workFor(entry, settings.conflicts)
     const task: Task = { path, known, slot: null, from: null, bytes: 0 }
     switch (work.do) {
       case 'leave':
@@ -302,6 +335,16 @@ export class Applier {
         if (this.#displaced(entry) || !this.#parentReady(path)) return this.#passOn(path)
         return this.#bring(entry, task, work.content)
     }
+  }
+
+  /** Whether this peer goes on showing its own file or link where others have a folder (policy `local`). */
+  #belowOwn(path: EntryPath): boolean {
+    const { store, settings } = this.#context
+    if (settings.conflicts !== 'local') return false
+    return ancestorsOf(path).some(folder => {
+      const entry = store.entry(folder)
+      return entry !== undefined && !entry.pending && living(entry.have) && entry.have.content.type !== 'dir'
+    })
   }
 
   /** The disk shows it already, under another version. */
@@ -387,7 +430,7 @@ export class Applier {
       disk.stageFinish(slot, content.size, content.mtimeNs, content.exec)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      if (disk.stageStat(slot)) disk.stageRemove(slot)
+      this.#unstage(slot)
       return false
     }
     count(this.#context, { blobs_reused: 1, bytes_reused: content.size })
@@ -411,7 +454,7 @@ export class Applier {
       disk.stageFinish(slot, content.size, content.mtimeNs, content.exec)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      if (disk.stageStat(slot)) disk.stageRemove(slot)
+      this.#unstage(slot)
       return false
     }
     count(this.#context, { blobs_reused: 1, bytes_reused: content.size })
@@ -423,7 +466,7 @@ export class Applier {
   staged(path: EntryPath, slot: string, content: FileContent): void {
     const task = this.#fetching.get(path)
     if (task?.known.content.type !== 'file' || task.known.content.hash !== content.hash) {
-      this.#context.disk.stageRemove(slot)
+      this.#unstage(slot)
       return this.again()
     }
     if (content.size > LEAF_BYTES) this.#placing.add(content.hash)
@@ -674,16 +717,15 @@ export class Applier {
     if (!tasks.some(task => task.slot !== null)) return this.#endBatch(tasks)
     disk.sync(error => {
       if (this.#syncing !== tasks) return
-      if (error) {
+      if (!error) this.#events.border(() => this.#endBatch(tasks))
+      else {
         this.#syncing = null
         this.#syncingPaths = null
         for (const task of tasks) this.#problem(task.path, diskReason(error))
         for (const task of tasks) this.#discard(task)
         for (const task of tasks) this.#release(task)
         this.#retryLater()
-        return this.#events.changed()
       }
-      this.#endBatch(tasks)
       this.#events.changed()
     })
   }
@@ -716,12 +758,12 @@ export class Applier {
 
   /** Writes down what will be done, does it, writes down that it was done. Returns how many steps were done. */
   #run(tasks: readonly Task[]): number {
-    const { store, disk } = this.#context
+    const { store } = this.#context
     const steps: { task: Task; entry: Entry; intent: Intent }[] = []
     store.transact(writer => {
       for (const task of tasks) {
         const entry = store.entry(task.path)
-        const step = entry && this.#intend(task, entry)
+        const step = entry && this.#unlessDiskFails(task.path, () => this.#intend(task, entry))
         if (!entry || !step) {
           this.#discard(task)
           continue
@@ -742,11 +784,7 @@ export class Applier {
         outcome = 'waits'
       }
       if (outcome === 'done') done.push(intent)
-      else if (
-        intent.slot !== null &&
-        intent.formerIno !== 0n &&
-        disk.stageStat(intent.slot)?.ino === intent.formerIno
-      ) {
+      else if (this.#halfDone(intent)) {
         // It could not even go back: the step stays written down until the disk can do the rest.
         this.#unsettled = true
         this.#local.lookAgain(task.path)
@@ -758,12 +796,30 @@ export class Applier {
         if (outcome === 'unexpected') {
           this.#local.lookAgain(task.path)
           if (task.from) this.#local.lookAgain(task.from)
+          this.#unlessDiskFails(task.path, () => this.#reportIgnored(task.path))
         }
       }
     }
     this.#conclude(done, dropped)
     for (const task of tasks) this.#release(task)
     return done.length
+  }
+
+  /** What is ignored is not looked at: nobody would learn that it is in the way. */
+  #reportIgnored(path: EntryPath): void {
+    const stat = this.#context.disk.stat(path)
+    if (stat === null || !this.#local.rules.ignores(path, stat.type === 'dir')) return
+    this.#problem(path, 'what is in its place is ignored here: rename that, or change the rules')
+  }
+
+  /** Whether what was to go has left its place without being where it belongs, or may have. */
+  #halfDone(intent: Intent): boolean {
+    try {
+      return this.#taken(intent)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return true
+    }
   }
 
   /** The task is over, however it ended. */
@@ -773,7 +829,7 @@ export class Applier {
   }
 
   #discard(task: Task): void {
-    if (task.slot && this.#context.disk.stageStat(task.slot)) this.#context.disk.stageRemove(task.slot)
+    if (task.slot) this.#unstage(task.slot)
   }
 
   /** The step that brings this entry to what is known now, or undefined if that is something else than was planned. */
@@ -781,7 +837,7 @@ export class Applier {
     const { known } = entry
     const { disk } = this.#context
     if (!entry.pending || this.#local.unsettled(task.path)) return undefined
-    if (this.#unsettled && this.#context.store.intents().some(left => left.path === task.path)) return undefined
+    if (this.isUnsettled(task.path)) return undefined
     if (!sameContent(task.known.content, known.content) || mtimeOf(task.known.content) !== mtimeOf(known.content))
       return undefined
     const shown = living(entry.have) && entry.have.content.type !== 'dir' ? entry.have : null
@@ -844,6 +900,8 @@ export class Applier {
       return 'done'
     }
     if (content.type === 'file' && intent.slot === null && intent.source === null) {
+      const there = disk.stat(path)
+      if (!there || !isUntouched(there, statOf(entry))) return 'unexpected'
       return disk.setMeta(path, statOf(entry), content.mtimeNs, content.exec) === 'placed' ? 'done' : 'unexpected'
     }
     // A folder is in the way: what was in it has gone before, or is not ours to remove.
@@ -854,8 +912,11 @@ export class Applier {
     if (intent.source !== null) {
       const source = store.entry(intent.source)
       if (!source?.stamp || disk.move(intent.source, path, statOf(source)) !== 'placed') return 'unexpected'
-      // Still as it was before: what a user has written since keeps its own mtime, and is looked at.
-      if (content.type === 'file') disk.setMeta(path, statOf(source), content.mtimeNs, content.exec)
+      // Still as it was before: what a user has written since keeps its own mtime, and is looked at. What the disk refuses now does
+      // not undo the move.
+      this.#unlessDiskFails(path, () => {
+        if (content.type === 'file') disk.setMeta(path, statOf(source), content.mtimeNs, content.exec)
+      })
       return 'done'
     }
     if (disk.place(intent.slot as string, path, former) !== 'placed') return 'unexpected'
@@ -998,13 +1059,20 @@ export class Applier {
     if (done.length === 0 && dropped.length === 0) return
     const events: HistoryEvent[] = []
     let bytes = 0
-    store.transact(writer => {
-      for (const intent of dropped) writer.removeIntent(intent.path)
-      for (const intent of done) {
-        this.#concludeOne(writer, intent, events)
-        if (intent.to.content.type === 'file' && intent.slot) bytes += intent.to.content.size
-      }
-    })
+    try {
+      store.transact(writer => {
+        for (const intent of dropped) writer.removeIntent(intent.path)
+        for (const intent of done) {
+          this.#concludeOne(writer, intent, events)
+          if (intent.to.content.type === 'file' && intent.slot) bytes += intent.to.content.size
+        }
+      })
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      // What was done stays written down until the disk can say what it shows.
+      this.#settleLater()
+      return
+    }
     for (const { path, source } of done) {
       problems.clear(path)
       this.#events.rulesApplied(path)
@@ -1199,27 +1267,33 @@ export class Applier {
         dropped.push(intent)
       }
     }
-    this.#conclude(done, dropped)
     this.#unsettled = false
+    this.#conclude(done, dropped)
     if (done.length > 0) log(this.#context, 'intent_finished', { finished: done.length, dropped: dropped.length })
   }
 
   /** A step that the disk broke off is settled as soon as the disk can. */
   #settleAgain(): void {
-    const { timers, clock } = this.#context
     try {
       this.#settle()
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      timers.soon('settle intents', clock.nowMs() + RETRY_FIRST_MS * 10, () => this.again())
+      this.#settleLater()
     }
+  }
+
+  #settleLater(): void {
+    const { timers, clock } = this.#context
+    this.#unsettled = true
+    timers.soon('settle intents', clock.nowMs() + RETRY_FIRST_MS * 10, () => this.again())
   }
 
   /** A slot that holds something else than what we staged holds what a user had just written: it goes back. */
   #putBack({ slot, ino, path }: Intent): void {
     const { disk, store } = this.#context
     const stat = slot === null ? null : disk.stageStat(slot)
-    if (slot === null || stat === null || stat.ino === ino) return
+    if (slot === null || stat === null) return
+    if (stat.ino === ino) return this.#unstage(slot)
     try {
       if (disk.place(slot, path, null) === 'placed') return
     } catch (error) {
@@ -1242,13 +1316,9 @@ export class Applier {
   /** Whether the step had reached the disk. */
   #finished(intent: Intent): boolean {
     const { disk } = this.#context
-    const { path, slot, source, ino, formerIno, to, copy, kept } = intent
+    const { path, slot, source, ino, formerIno, to } = intent
     const stat = disk.stat(path)
-    const taken =
-      formerIno !== 0n &&
-      ((slot !== null && disk.stageStat(slot)?.ino === formerIno) ||
-        (kept !== null && disk.keptStat(kept.id)?.ino === formerIno) ||
-        (copy !== null && disk.stat(copy.path)?.ino === formerIno))
+    const taken = this.#taken(intent)
     if (source !== null) return stat !== null && stat.ino === ino
     if (to.content.type === 'dir') {
       if (formerIno !== 0n && !taken) return false
@@ -1258,6 +1328,17 @@ export class Applier {
     if (slot === null) return stat !== null && this.#trusted(path, stat, to)
     // What was to go has gone: what stands there now, or nothing, is what a user made of it since.
     return taken || (stat !== null && ino !== 0n && stat.ino === ino)
+  }
+
+  /** Whether what was to go is on its way: in the slot, in the version store, or at the copy's path. */
+  #taken({ slot, formerIno, copy, kept }: Intent): boolean {
+    const { disk } = this.#context
+    return (
+      formerIno !== 0n &&
+      ((slot !== null && disk.stageStat(slot)?.ino === formerIno) ||
+        (kept !== null && disk.keptStat(kept.id)?.ino === formerIno) ||
+        (copy !== null && disk.stat(copy.path)?.ino === formerIno))
+    )
   }
 
   #madeFolder(path: EntryPath): boolean {

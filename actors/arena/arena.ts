@@ -98,13 +98,17 @@ export class Arena {
     this.#local = new LocalChanges(context, {
       announced: () => this.#announced(),
       pending: () => this.#apply.again(),
-      committed: paths => this.#apply.changed(paths),
+      committed: paths => {
+        this.#apply.changed(paths)
+        if (context.settings.conflicts === 'local') this.#reconsiderLeft()
+      },
+      unsettled: path => this.#apply.isUnsettled(path),
       emptied: paths => this.#apply.wakeDormant(paths),
       guard: reason => this.#stop(reason),
       rootThere: () => this.#checkRoot(),
       scanned: () => this.#scanned(),
       trusted: () => this.#trusted(),
-      rulesChanged: () => this.#reconsiderIgnored(),
+      rulesChanged: () => this.#reconsiderLeft(),
     })
     this.#patches = new PatchOrders(context)
     this.#fetch = new Fetcher(context, this.#patches, {
@@ -113,6 +117,7 @@ export class Arena {
       progress: () => this.#statusSoon(),
     })
     this.#apply = new Applier(context, this.#fetch, this.#local, this.#versions, {
+      border: work => this.#border(work),
       announced: () => this.#announced(),
       changed: () => this.#statusSoon(),
       rulesApplied: path => {
@@ -386,12 +391,12 @@ export class Arena {
     const rules = JSON.stringify(before.ignore) !== JSON.stringify(settings.ignore)
     if (rules) {
       this.#local.rules.configure(settings.ignore)
-      this.#reconsiderIgnored()
+      this.#reconsiderLeft()
       this.#local.rescan()
     }
     if (before.conflicts !== settings.conflicts) {
       this.#feed.reopen()
-      this.#apply.again()
+      this.#reconsiderLeft()
     }
     if (settings.paused !== this.#paused) {
       this.#paused = settings.paused
@@ -437,7 +442,7 @@ export class Arena {
       if (result !== undefined) deliver({ to: 'supervisor', report: { type: 'reply', id, result } })
     } catch (error) {
       deliver({ to: 'supervisor', report: { type: 'refused', id, failure: toFailure(error) } })
-      if (!(error instanceof SyncError)) throw error
+      if (!(error instanceof SyncError || error instanceof DiskError)) throw error
     }
   }
 
@@ -624,8 +629,8 @@ export class Arena {
     this.#statusSoon()
   }
 
-  /** After a change of rules: what was left alone may be wanted, and the reverse. */
-  #reconsiderIgnored(): void {
+  /** After a change of rules or policy, or of a file of our own that kept theirs out: what was left alone may be wanted. */
+  #reconsiderLeft(): void {
     const { store } = this.#context
     for (let after: Entry['path'] | null = null; ; ) {
       const page: Entry[] = store.page(after, 1000, null)
@@ -633,6 +638,7 @@ export class Arena {
         entry =>
           entry.have !== entry.known &&
           !entry.pending &&
+          (living(entry.have) || living(entry.known)) &&
           !this.#local.rules.ignores(entry.path, entry.known.content.type === 'dir'),
       )
       if (wrong.length > 0) {

@@ -12,6 +12,7 @@ import {
   checkOwnName,
   demandFile,
   isExpected,
+  isUntouched,
   MARKER,
   MARKER_BYTES_MAX,
   newMode,
@@ -25,6 +26,8 @@ import { copyTree, type FileNode, type FolderNode, type Inode, type LinkNode, ty
 export interface MemoryDiskOptions {
   /** The clock of this disk: what a write sets mtime and ctime to. */
   nowNs: () => bigint
+  /** Steps of its mtimes: what they are rounded down to. */
+  mtimeGrainNs?: bigint
   /** A sync completes within the call. Otherwise when `completeSync` is called. */
   autoSync?: boolean
   foldsCase?: boolean
@@ -48,17 +51,22 @@ export class MemoryDisk implements Disk {
   /** Asked before each change that the arena makes; a code makes it fail with that. */
   fault: ((operation: string, path: string) => string | null) | null = null
   readonly #nowNs: () => bigint
+  readonly #mtimeGrainNs: bigint
   #root: FolderNode
   #durable: FolderNode
   #inoNext = 2n
   #fdNext = FIRST_FD
   readonly #open = new Map<number, FileNode>()
+  /** The volume, while it is not there. */
+  #away: { root: FolderNode; durable: FolderNode; device: string } | null = null
+  #nothing = false
   /** What happened since `#durable`. */
   readonly #journal = new Journal()
   #syncs: { snapshot: FolderNode; position: number; done: (error: DiskError | null) => void }[] = []
 
   constructor(options: MemoryDiskOptions) {
     this.#nowNs = options.nowNs
+    this.#mtimeGrainNs = options.mtimeGrainNs ?? 1n
     this.autoSync = options.autoSync ?? false
     this.foldsCase = options.foldsCase ?? false
     this.foldsUnicode = options.foldsUnicode ?? false
@@ -213,7 +221,7 @@ export class MemoryDisk implements Disk {
       return 'placed'
     }
     refuseFolder(expected, path)
-    if (there === undefined || !isExpected(statOf(there), expected)) return 'unexpected'
+    if (there === undefined || !isUntouched(statOf(there), expected)) return 'unexpected'
     const now = this.#nowNs()
     staging.children.set(slot, there)
     folder.children.set(name, staged)
@@ -232,7 +240,7 @@ export class MemoryDisk implements Disk {
     const staging = this.#own(STAGING, slot)
     const { folder, name } = this.#parent(path)
     const node = folder.children.get(name)
-    if (node === undefined || !isExpected(statOf(node), expected)) return 'unexpected'
+    if (node === undefined || !isUntouched(statOf(node), expected)) return 'unexpected'
     this.#rename(folder, name, staging, slot, node)
     return 'placed'
   }
@@ -242,7 +250,7 @@ export class MemoryDisk implements Disk {
     const source = this.#parent(from)
     const target = this.#parent(to)
     const node = source.folder.children.get(source.name)
-    if (node === undefined || !isExpected(statOf(node), expected)) return 'unexpected'
+    if (node === undefined || !isUntouched(statOf(node), expected)) return 'unexpected'
     if (target.folder.children.has(target.name)) return 'unexpected'
     if (`${to}/`.startsWith(`${from}/`)) fail('EINVAL', to)
     this.#rename(source.folder, source.name, target.folder, target.name, node)
@@ -321,6 +329,7 @@ export class MemoryDisk implements Disk {
   }
 
   identity(): { device: string; rootIno: string; marker: string | null } {
+    if (this.#nothing) fail('ENOENT', 'the root')
     const marker = this.#find(`${OWN_FOLDER}/${MARKER}`)
     const text = marker?.type === 'file' ? Buffer.from(marker.bytes).toString() : null
     return { device: this.device, rootIno: String(this.#root.ino), marker: text }
@@ -376,6 +385,40 @@ export class MemoryDisk implements Disk {
       }
       done(code === null ? null : new DiskError(code, `${code}: sync`))
     }
+  }
+
+  /**
+   * The volume goes, in order: all that was written is durable. What is asked for then is not there at all, or its mount point
+   * shows, an empty folder of another device. Syncs that wait fail; open descriptors stay with the volume.
+   */
+  unmount(shows: 'nothing' | 'empty'): void {
+    this.#away ??= { root: this.#root, durable: copyTree(this.#root), device: this.device }
+    this.completeSync('EIO')
+    this.#nothing = shows === 'nothing'
+    this.#root = this.#newFolder()
+    this.#durable = copyTree(this.#root)
+    this.#journal.clear()
+    this.device = `under ${this.#away.device}`
+  }
+
+  mount(): void {
+    if (this.#away === null) return
+    this.#root = this.#away.root
+    this.#durable = this.#away.durable
+    this.#journal.clear()
+    this.device = this.#away.device
+    this.#away = null
+    this.#nothing = false
+    this.completeSync('EIO')
+  }
+
+  get mounted(): boolean {
+    return this.#away === null
+  }
+
+  /** Descriptors that are open. */
+  get openFiles(): number {
+    return this.#open.size
   }
 
   get syncsWaiting(): number {
@@ -476,7 +519,7 @@ export class MemoryDisk implements Disk {
 
   #inode(mode: number): Inode {
     const now = this.#nowNs()
-    return { ino: this.#inoNext++, mtimeNs: now, ctimeNs: now, mode, links: 0 }
+    return { ino: this.#inoNext++, mtimeNs: now - (now % this.#mtimeGrainNs), ctimeNs: now, mode, links: 0 }
   }
 
   #newFolder(): FolderNode {
@@ -536,9 +579,10 @@ export class MemoryDisk implements Disk {
   }
 
   #setContent(node: FileNode, bytes: Uint8Array): void {
+    const now = this.#nowNs()
     node.bytes = bytes
-    node.mtimeNs = this.#nowNs()
-    node.ctimeNs = node.mtimeNs
+    node.mtimeNs = now - (now % this.#mtimeGrainNs)
+    node.ctimeNs = now
     this.#journal.state(node)
   }
 
@@ -573,6 +617,7 @@ export class MemoryDisk implements Disk {
   // Paths
 
   #folder(path: string | undefined): FolderNode {
+    if (this.#nothing) return fail('ENOENT', path ?? '')
     let folder = this.#root
     for (const name of path?.split('/') ?? []) {
       const node = folder.children.get(name) ?? fail('ENOENT', path as string)
@@ -591,6 +636,7 @@ export class MemoryDisk implements Disk {
   }
 
   #find(path: string): TreeNode | null {
+    if (this.#nothing) return null
     let node: TreeNode | undefined = this.#root
     for (const name of path.split('/')) {
       if (node?.type !== 'dir') return null
@@ -619,6 +665,7 @@ export class MemoryDisk implements Disk {
   // Our own folder
 
   #ownFolder(which: string): FolderNode {
+    if (this.#nothing) return fail('ENOENT', which)
     let folder = this.#root
     for (const name of [OWN_FOLDER, which]) {
       let node = folder.children.get(name)

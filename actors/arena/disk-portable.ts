@@ -14,6 +14,7 @@ import {
   demandFile,
   exchangeExpected,
   isExpected,
+  isUntouched,
   MARKER,
   MARKER_BYTES_MAX,
   newMode,
@@ -240,7 +241,7 @@ class PortableDisk implements Disk {
     const target = this.#checked(path)
     if (expected === null) return this.#moveNew(staged, target)
     refuseFolder(expected, path)
-    if (!isExpected(lookAt(target), expected)) return 'unexpected'
+    if (!isUntouched(lookAt(target), expected)) return 'unexpected'
     return exchangeExpected(expected, path, {
       slot: () => lookAt(staged),
       exchange: () => {
@@ -257,7 +258,7 @@ class PortableDisk implements Disk {
     refuseFolder(expected, path)
     const staged = this.#own(STAGING, slot)
     const target = this.#checked(path)
-    if (!isExpected(lookAt(target), expected)) return 'unexpected'
+    if (!isUntouched(lookAt(target), expected)) return 'unexpected'
     this.#makeOwn()
     this.stageRemove(slot)
     try {
@@ -274,7 +275,7 @@ class PortableDisk implements Disk {
   move(from: EntryPath, to: EntryPath, expected: DiskStat): PlaceResult {
     const source = this.#checked(from)
     const target = this.#checked(to)
-    if (!isExpected(lookAt(source), expected)) return 'unexpected'
+    if (!isUntouched(lookAt(source), expected)) return 'unexpected'
     if (this.#moveNew(source, target) === 'unexpected') return 'unexpected'
     if (isExpected(lookAt(target), expected)) return 'placed'
     this.#moveNew(target, source)

@@ -18,6 +18,7 @@ import {
   demandFile,
   exchangeExpected,
   isExpected,
+  isUntouched,
   MARKER,
   MARKER_BYTES_MAX,
   newMode,
@@ -224,7 +225,7 @@ class PosixDisk implements Disk {
     return this.#inParent(path, (folder, name) => {
       if (expected === null) return this.#moveNew(staging, slot, folder, name)
       refuseFolder(expected, path)
-      if (!isExpected(posix.statIn(folder, name), expected)) return 'unexpected'
+      if (!isUntouched(posix.statIn(folder, name), expected)) return 'unexpected'
       return exchangeExpected(expected, path, {
         slot: () => posix.statIn(staging, slot),
         exchange: () => exchange(staging, slot, folder, name),
@@ -238,7 +239,7 @@ class PosixDisk implements Disk {
     this.#forgetRemoved()
     const staging = this.#ownFolder(STAGING)
     return this.#inParent(path, (folder, name) => {
-      if (!isExpected(posix.statIn(folder, name), expected)) return 'unexpected'
+      if (!isUntouched(posix.statIn(folder, name), expected)) return 'unexpected'
       this.stageRemove(slot)
       try {
         if (this.#moveNew(folder, name, staging, slot) === 'unexpected') return fail('EEXIST', slot)
@@ -256,7 +257,7 @@ class PosixDisk implements Disk {
   move(from: EntryPath, to: EntryPath, expected: DiskStat): PlaceResult {
     return this.#inParent(from, (folder, name) =>
       this.#inParent(to, (toFolder, toName) => {
-        if (!isExpected(posix.statIn(folder, name), expected)) return 'unexpected'
+        if (!isUntouched(posix.statIn(folder, name), expected)) return 'unexpected'
         if (this.#moveNew(folder, name, toFolder, toName) === 'unexpected') return 'unexpected'
         if (isExpected(posix.statIn(toFolder, toName), expected)) return 'placed'
         this.#moveNew(toFolder, toName, folder, name)

@@ -15,6 +15,15 @@ export function isExpected(found: DiskStat | null, expected: DiskStat): boolean 
   return expected.type === 'dir' || (found.size === expected.size && found.mtimeNs === expected.mtimeNs)
 }
 
+/**
+ * The same before anything is changed: then also the ctime, which no program can set back. (What we move gets a new one.) An expectation
+ * without a ctime does not ask for it.
+ */
+export function isUntouched(found: DiskStat | null, expected: DiskStat): boolean {
+  if (!isExpected(found, expected)) return false
+  return expected.type === 'dir' || expected.ctimeNs === 0n || found?.ctimeNs === expected.ctimeNs
+}
+
 /** Permission bits with execute bits where the read bits are, or without any. */
 export function withExec(mode: number, exec: boolean): number {
   return exec ? mode | ((mode & 0o444) >> 2) : mode & ~0o111

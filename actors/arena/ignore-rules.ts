@@ -9,6 +9,8 @@ import { ancestorsOf, nameOf, parentOf } from '../../protocol/path.ts'
 export const IGNORE_FILE = '.realizeignore'
 /** Bytes of one rule file that are read; the rest is not. */
 export const IGNORE_FILE_BYTES_MAX = 256 * 1024
+/** Characters of one rule that is heeded: no path is longer, and what is compiled from it stays small. */
+const RULE_LENGTH_MAX = 4096
 /** Two names that differ in case are two names. */
 const OPTIONS = { ignorecase: false }
 
@@ -22,14 +24,14 @@ export class IgnoreRules {
 
   /** Replaces the rules of the configuration. */
   configure(patterns: readonly string[]): void {
-    this.#configured = patterns.length > 0 ? ignore(OPTIONS).add([...patterns]) : null
+    this.#configured = patterns.length > 0 ? ignore(OPTIONS).add(patterns.filter(heeded)) : null
   }
 
   /** Sets or takes away (null) the rules of one folder's `.realizeignore`; true if that changed anything. */
   setFolder(folder: EntryPath | undefined, text: string | null): boolean {
     const key = folder ?? ''
     if (text === null || text.trim() === '') return this.#folders.delete(key)
-    this.#folders.set(key, ignore(OPTIONS).add(text))
+    this.#folders.set(key, ignore(OPTIONS).add(text.split('\n').filter(heeded).join('\n')))
     return true
   }
 
@@ -63,6 +65,10 @@ export class IgnoreRules {
     }
     return ignored
   }
+}
+
+function heeded(rule: string): boolean {
+  return rule.length <= RULE_LENGTH_MAX
 }
 
 export function isIgnoreFile(path: EntryPath): boolean {

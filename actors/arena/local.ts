@@ -88,6 +88,8 @@ export interface LocalEvents {
   pending(): void
   /** What the disk shows at these paths became part of the store. */
   committed(paths: readonly EntryPath[]): void
+  /** Whether a step of ours at this path is neither done nor taken back: it is not looked at before. */
+  unsettled(path: EntryPath): boolean
   /** Nothing is at these paths any more: the folders above them may have held nothing else. */
   emptied(paths: readonly EntryPath[]): void
   /** The arena must stop and ask. */
@@ -334,7 +336,6 @@ export class LocalChanges {
       return undefined
     }
   }
-
   /** What cannot be looked at or read now is looked at again, later and later. */
   #tryAgain(path: EntryPath): void {
     const { clock, timers } = this.#context
@@ -572,9 +573,13 @@ export class LocalChanges {
     return { path, hash: have.content.hash }
   }
 
-  /** Both halves of a rename go out together, the new name first: others then move what they have. */
+  /**
+   * Both halves of a rename go out together, the new name first: others then move what they have. Its content is looked at
+   * after that, for same size and mtime prove nothing.
+   */
   #foundRenamed(path: EntryPath, stat: DiskStat, moved: { path: EntryPath; hash: BlobHash }): void {
     this.#foundFile(path, stat, moved.hash, null, moved.path)
+    this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
     if (this.#stat(moved.path) !== null) return
     this.#missing.delete(moved.path)
     this.#ready.push({
@@ -768,9 +773,11 @@ export class LocalChanges {
     const events: HistoryEvent[] = []
     let announced = false
     let pending = false
+    for (const { path } of changes) if (this.#events.unsettled(path)) this.#tryAgain(path)
     store.transact(writer => {
       // A rename's new name goes out before the end of the old one: others then move what they have.
       for (const change of changes) {
+        if (this.#events.unsettled(change.path)) continue
         const outcome = this.#take(writer, change, events)
         if (outcome === 'announced') announced = true
         if (outcome === 'pending') pending = true

@@ -101,3 +101,15 @@ test('what a walk asks of a child is what is asked of the whole path when no fol
   for (const text of ['a/x', 'a/y', 'a/b.log'])
     t.is(rules.ignoresChild(path(text), false), rules.ignores(path(text), false))
 })
+
+test('a rule that is no rule, as when a large file gets the name of a rule file, is not heeded, and the others are', t => {
+  const rules = new IgnoreRules(['x'.repeat(200_000), 'b'])
+  t.true(rules.setFolder(undefined, `${'f....'.repeat(50_000)}\na\n`))
+  for (const [name, ignored] of [
+    ['a', true],
+    ['b', true],
+    ['c', false],
+    ['f....', false],
+  ] as const)
+    t.is(rules.ignores(name as EntryPath, false), ignored, name)
+})

@@ -52,6 +52,8 @@ export function pathsOf(disk: MemoryDisk, folder?: string): string[] {
   const paths: string[] = []
   const { names } = disk.list(folder as EntryPath | undefined)
   for (const name of names.sort()) {
+    // Not valid UTF-8: not synced.
+    if (name.includes('\ufffd')) continue
     const path = folder === undefined ? name : `${folder}/${name}`
     paths.push(path)
     if (disk.stat(path as EntryPath)?.type === 'dir') paths.push(...pathsOf(disk, path))

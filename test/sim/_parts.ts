@@ -1,6 +1,6 @@
 /** The things under a simulated arena that can be pulled away: its disk, its tables, and the moment of a kill. */
 
-import type { DiskError, DiskStat, PlaceResult } from '../../actors/arena/disk.ts'
+import { DiskError, type DiskStat, type PlaceResult } from '../../actors/arena/disk.ts'
 import { MemoryDisk, type MemoryDiskOptions } from '../../actors/arena/disk-memory.ts'
 import type { Row, TableName, Tables } from '../../actors/arena/tables.ts'
 import type { MemoryTables } from '../../actors/arena/tables-memory.ts'
@@ -21,6 +21,10 @@ export class SimulationFailure extends Error {
 export interface DiskHooks {
   /** Before the arena changes something; a code makes it fail. May throw Killed. */
   readonly change: (operation: string, path: string) => string | null
+  /** After it has changed something in the tree. */
+  readonly changed: (operation: 'place' | 'takeOut' | 'move' | 'linkKept', path: EntryPath) => void
+  /** Before the arena looks at something; a code makes it fail. */
+  readonly look: (operation: string) => string | null
   /** A sync was asked for: call `complete` when it is done. */
   readonly syncing: (complete: () => void) => void
 }
@@ -43,9 +47,95 @@ export class SimulatedDisk extends MemoryDisk {
     }
   }
 
+  /** The arena is at work: what is asked now is asked by it, not by a user or a check. */
+  inside = false
+
+  #looking(operation: string, path: string): void {
+    if (!this.inside) return
+    const code = this.#hooks.look(operation)
+    if (code !== null) throw new DiskError(code, `${code}: ${operation} '${path}'`)
+  }
+
+  override stat(path: EntryPath): DiskStat | null {
+    this.#looking('stat', path)
+    return super.stat(path)
+  }
+
+  override list(path: EntryPath | undefined): ReturnType<MemoryDisk['list']> {
+    this.#looking('list', path ?? '')
+    return super.list(path)
+  }
+
+  override readLink(path: EntryPath): string {
+    this.#looking('readLink', path)
+    return super.readLink(path)
+  }
+
+  override read(path: EntryPath): ReturnType<MemoryDisk['read']> {
+    this.#looking('read', path)
+    return super.read(path)
+  }
+
+  override open(path: EntryPath): ReturnType<MemoryDisk['open']> {
+    this.#looking('open', path)
+    return super.open(path)
+  }
+
+  override keptOpen(kept: string): ReturnType<MemoryDisk['keptOpen']> {
+    this.#looking('open', kept)
+    return super.keptOpen(kept)
+  }
+
+  override stageStat(slot: string): DiskStat | null {
+    this.#looking('stat', slot)
+    return super.stageStat(slot)
+  }
+
+  override stageRead(slot: string, offset: number, length: number): Uint8Array {
+    this.#looking('read', slot)
+    return super.stageRead(slot, offset, length)
+  }
+
+  override stageList(): string[] {
+    this.#looking('list', 'staging')
+    return super.stageList()
+  }
+
+  override keptStat(kept: string): DiskStat | null {
+    this.#looking('stat', kept)
+    return super.keptStat(kept)
+  }
+
+  override keptList(): string[] {
+    this.#looking('list', 'versions')
+    return super.keptList()
+  }
+
+  override identity(): ReturnType<MemoryDisk['identity']> {
+    this.#looking('stat', 'the root')
+    return super.identity()
+  }
+
   override move(from: EntryPath, to: EntryPath, expected: DiskStat): PlaceResult {
     this.#hooks.change('moved', to)
-    return super.move(from, to, expected)
+    return this.#after('move', to, super.move(from, to, expected))
+  }
+
+  override place(slot: string, path: EntryPath, expected: DiskStat | null): PlaceResult {
+    return this.#after('place', path, super.place(slot, path, expected))
+  }
+
+  override takeOut(path: EntryPath, slot: string, expected: DiskStat): PlaceResult {
+    return this.#after('takeOut', path, super.takeOut(path, slot, expected))
+  }
+
+  override linkKept(kept: string, path: EntryPath): PlaceResult {
+    return this.#after('linkKept', path, super.linkKept(kept, path))
+  }
+
+  #after(operation: 'place' | 'takeOut' | 'move' | 'linkKept', path: EntryPath, result: PlaceResult): PlaceResult {
+    if (result === 'placed') this.#hooks.changed(operation, path)
+    return result
   }
 
   override sync(done: (error: DiskError | null) => void): void {
@@ -146,6 +236,12 @@ export class SimulatedTables implements Tables {
 
   snapshot(): MemoryTables {
     return this.#live.snapshot()
+  }
+
+  /** All of it is durable: the process ended in order. */
+  completeFlush(): void {
+    this.#flushedBefore += this.#log.length
+    this.#makeDurable(this.#log.length)
   }
 
   /** What is left after the power went: all that was flushed, and this part, 0 to 1, of the transactions since. */

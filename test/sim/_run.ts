@@ -1,6 +1,8 @@
 /** Runs a script to its end and judges what came of it; shrinks one that fails. */
 
 import { conflictOrigin } from '../../actors/arena/conflict-name.ts'
+import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
+import { folderOfIgnoreFile, IgnoreRules, isIgnoreFile } from '../../actors/arena/ignore-rules.ts'
 import { hashSmall } from '../../actors/hasher/merkle.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { contentKey, contentsOf, pathsOf, treeOf } from './_ledger.ts'
@@ -12,6 +14,8 @@ import { type Peer, World } from './_world.ts'
 const SETTLE_MAX_MS = 20 * 60_000
 /** Everybody has looked at its whole disk since it was healed. */
 const SETTLE_MIN_MS = 65_000
+/** By then the watcher has told what a user did, if it tells, and an editor has done what it does after a save. */
+const UNSEEN_MS = 5_000
 /** Three scans, and every back-off at its longest. */
 const QUIET_MS = 200_000
 
@@ -59,18 +63,32 @@ function course(world: World): void {
 
 function settle(world: World): void {
   const startMs = world.nowMs
-  world.runUntil(startMs + SETTLE_MIN_MS)
-  while (!world.peers.every(peer => peer.arena?.status().consensus)) {
+  let asked = false
+  for (;;) {
+    world.runUntil(world.nowMs + 5_000)
+    world.resume()
+    const agreed = world.peers.every(peer => peer.arena?.status().consensus)
+    // Who says that all is the same says so of the disks, too.
+    if (agreed && !asked && world.nowMs - world.userMs > UNSEEN_MS) {
+      asked = true
+      const wrong = differences(world)
+      if (wrong.length > 0) throw new SimulationFailure('I13 not honest', wrong.join(' | '))
+    }
+    if (agreed && world.nowMs - startMs >= SETTLE_MIN_MS) return
     if (world.nowMs - startMs > SETTLE_MAX_MS) {
-      if (wantsWhatNobodyHas(world)) throw new Unanswerable()
+      if (wantsWhatNobodyHas(world) || isIgnoredInTheWay(world)) throw new Unanswerable()
       throw new SimulationFailure('no consensus', missing(world))
     }
-    world.runUntil(world.nowMs + 5_000)
   }
 }
 
-/** A store was lost with the only words of some content, after its user had replaced it: there can be no consensus, and there is none. */
+/** There can be no consensus, and there is none: as when a store was lost with the only words of some content after its user had replaced it. */
 class Unanswerable extends Error {}
+
+/** A rule speaks of folders of a name, and others have a file of it: a person must decide. */
+function isIgnoredInTheWay({ peers }: World): boolean {
+  return peers.some(peer => peer.arena?.status().missing.some(reason => reason.includes('in its place is ignored')))
+}
 
 function wantsWhatNobodyHas(world: World): boolean {
   const held = new Set(world.peers.flatMap(peer => pathsOf(peer.disk).map(path => blobOf(peer, path))))
@@ -90,25 +108,60 @@ function missing(world: World): string {
   return world.peers.map(peer => `${peer.name}: ${peer.arena?.status().missing.join('; ') ?? 'down'}`).join(' | ')
 }
 
+/** What peers show that must be the same and is not. */
+function differences(world: World): string[] {
+  const first = world.peers[0] as Peer
+  const tree = syncedTree(world, first)
+  for (const peer of world.peers) {
+    const other = syncedTree(world, peer)
+    const paths = [...new Set([...tree.keys(), ...other.keys()])].sort()
+    const wrong = paths.filter(path => tree.get(path) !== other.get(path) && !own(first, path) && !own(peer, path))
+    if (wrong.length > 0) {
+      return wrong.slice(0, 5).map(path => `${path}: ${first.name} ${tree.get(path)}, ${peer.name} ${other.get(path)}`)
+    }
+  }
+  return []
+}
+
+/** Without what this peer ignores, and the folders that it only keeps for that. */
+function syncedTree(world: World, { disk, store }: Peer): Map<string, string> {
+  const tree = treeOf(disk)
+  if (!world.ignoring) return tree
+  const rules = rulesOf(disk)
+  for (const [path, what] of tree) if (rules.ignores(path as EntryPath, what === 'dir')) tree.delete(path)
+  const paths = [...tree.keys()]
+  for (const path of paths) {
+    if (!store?.entry(path as EntryPath)?.dormant || tree.get(path) !== 'dir') continue
+    if (!paths.some(other => other.startsWith(`${path}/`) && tree.get(other) !== 'dir')) tree.delete(path)
+  }
+  return tree
+}
+
+function rulesOf(disk: MemoryDisk): IgnoreRules {
+  const rules = new IgnoreRules([])
+  for (const path of pathsOf(disk)) {
+    if (!isIgnoreFile(path as EntryPath) || disk.stat(path as EntryPath)?.type !== 'file') continue
+    rules.setFolder(folderOfIgnoreFile(path as EntryPath), Buffer.from(disk.readFile(path)).toString())
+  }
+  return rules
+}
+
+/** A path where this peer goes on showing its own (policy `local`). */
+function own({ store }: Peer, path: string): boolean {
+  const entry = store?.entry(path as EntryPath)
+  return entry !== undefined && !entry.pending && entry.have !== entry.known
+}
+
 function check(world: World, absent: ReadonlySet<string>): void {
   const first = world.peers[0] as Peer
-  const tree = treeOf(first.disk)
+  const wrong = differences(world)
+  if (wrong.length > 0) throw new SimulationFailure('I2 different trees', wrong.join(' | '))
   for (const peer of world.peers) {
-    const other = treeOf(peer.disk)
-    const paths = [...new Set([...tree.keys(), ...other.keys()])].sort()
-    const wrong = paths.filter(path => tree.get(path) !== other.get(path))
-    if (wrong.length > 0) {
-      const lines = wrong
-        .slice(0, 5)
-        .map(path => `${path}: ${first.name} ${tree.get(path)}, ${peer.name} ${other.get(path)}`)
-      throw new SimulationFailure('I2 different trees', lines.join(' | '))
-    }
     if (peer.arena?.status().root !== first.arena?.status().root)
       throw new SimulationFailure('I2 different roots', peer.name)
-    checkStore(peer)
-    // A full disk is a reason.
-    if (peer.guards.some(reason => !reason.includes('ENOSPC')))
-      throw new SimulationFailure('I9 stopped without need', `${peer.name}: ${peer.guards[0]}`)
+    checkStore(world, peer)
+    const reason = peer.guards.find(guard => !excused(world, guard))
+    if (reason !== undefined) throw new SimulationFailure('I9 stopped without need', `${peer.name}: ${reason}`)
   }
   const held = new Set(
     world.peers.flatMap(({ disk, store }) => {
@@ -124,7 +177,7 @@ function check(world: World, absent: ReadonlySet<string>): void {
     if (!held.has(key)) throw new SimulationFailure('I1 lost write', what)
     if (plain && !shown.has(key)) throw new SimulationFailure('I1 hidden write', what)
   }
-  for (const path of tree.keys()) {
+  for (const path of treeOf(first.disk).keys()) {
     const key = contentKey(first.disk, path)
     if (key === null || key === 'empty') continue
     if (!world.ledger.written.has(key)) throw new SimulationFailure('I5 invented content', `${path} (${key})`)
@@ -137,15 +190,27 @@ function check(world: World, absent: ReadonlySet<string>): void {
  * After these, or races in the moment of a change, a write that nobody has replaced may be in a version store alone. Else it stands at
  * a path: its own or a conflict copy's. To write the same once more (`rewrite`) is no edit, and loses to a deletion.
  */
-const EXCUSES = new Set<Step['do']>(['power', 'lose_store', 'restore_store', 'full', 'rewrite'])
+const EXCUSES = new Set<Step['do']>(['power', 'lose_store', 'restore_store', 'full', 'rewrite', 'errors', 'unmount'])
 
 function contentsShown(disk: Peer['disk']): Set<string | null> {
   return new Set(pathsOf(disk).map(path => contentKey(disk, path)))
 }
 
+/** A disk that fails, is full or is not there is a reason to stop. */
+function excused({ script }: World, guard: string): boolean {
+  const reasons = script.steps.flatMap(step => {
+    if (step.do === 'full') return ['ENOSPC', 'full']
+    if (step.do === 'errors') return ['cannot be used', 'EIO', 'EACCES', 'EMFILE', 'ENOSPC']
+    return step.do === 'unmount' ? ['is gone', 'is not the one'] : []
+  })
+  return reasons.some(reason => guard.includes(reason))
+}
+
 /** The store says what the disk shows, and nothing is left half done. */
-function checkStore({ disk, store, name }: Peer): void {
+function checkStore(world: World, peer: Peer): void {
+  const { disk, store, name } = peer
   if (!store) return
+  const rules = world.ignoring ? rulesOf(disk) : null
   const staged = disk.stageList().filter(slot => !slot.startsWith('b-'))
   if (staged.length > 0) throw new SimulationFailure('I12 left in staging', `${name}: ${staged.join(' ')}`)
   if (store.intents().length > 0) throw new SimulationFailure('I12 intents left', name)
@@ -153,7 +218,8 @@ function checkStore({ disk, store, name }: Peer): void {
     const entry = store.entry(path as EntryPath)
     const type = disk.stat(path as EntryPath)?.type
     // A folder that only holds something alive.
-    if (entry?.dormant && type === 'dir' && store.hasLivingBelow(entry.path)) continue
+    if (entry?.dormant && type === 'dir' && (rules || store.hasLivingBelow(entry.path))) continue
+    if (rules?.ignores(path as EntryPath, type === 'dir') || own(peer, path)) continue
     if (entry?.known.content.type !== type) {
       throw new SimulationFailure(
         'I13 store and disk',
@@ -162,6 +228,7 @@ function checkStore({ disk, store, name }: Peer): void {
     }
   }
   for (const entry of store.page(null, 10_000, null)) {
+    if (rules?.ignores(entry.path, entry.known.content.type === 'dir') || own(peer, entry.path)) continue
     if (entry.known.content.type !== 'gone' && disk.stat(entry.path) === null) {
       throw new SimulationFailure(
         'I13 store and disk',
@@ -172,9 +239,9 @@ function checkStore({ disk, store, name }: Peer): void {
 }
 
 /** What has been written and is at no path now: it must not come back by itself. */
-function absentContents(world: World): Set<string> {
-  const present = contentsShown((world.peers[0] as Peer).disk)
-  return new Set([...world.ledger.written.keys()].filter(key => !present.has(key)))
+function absentContents({ peers, ledger }: World): Set<string> {
+  const present = new Set(peers.flatMap(({ disk }) => [...contentsShown(disk)]))
+  return new Set([...ledger.written.keys()].filter(key => !present.has(key)))
 }
 
 /** I3: after agreement nothing happens any more. */
@@ -186,6 +253,8 @@ function quiet(world: World): void {
     const { seq, changes } = before[index] as (typeof before)[number]
     if (peer.store?.state().seq !== seq) throw new SimulationFailure('I3 not quiet', `${peer.name} announces`)
     if (peer.disk.changes !== changes) throw new SimulationFailure('I3 not quiet', `${peer.name} writes to its disk`)
+    if (peer.disk.openFiles > 0)
+      throw new SimulationFailure('I12 descriptors left', `${peer.name}: ${peer.disk.openFiles}`)
   })
   if (world.feedEntries !== entries)
     throw new SimulationFailure('I3 not quiet', `${world.feedEntries - entries} feed entries`)

@@ -5,14 +5,22 @@ export interface Script {
   /** Delays, losses and orders of the world. */
   readonly seed: number
   readonly peers: number
-  /** A line has no short cuts: what the ends learn, those between them relay. */
-  readonly topology: 'mesh' | 'line'
+  /** In a line and a star what the ends learn, those between them relay; the first is the star's middle. */
+  readonly topology: 'mesh' | 'line' | 'star'
   /** Part of the watcher's words that are lost, 0 to 1. */
   readonly loss: number
   /** Part of the arena's changes of the disk that a user gets ahead of by a moment, 0 to 1. */
   readonly race: number
   /** Longest way of a message, milliseconds. */
   readonly latencyMs: number
+  /** Part of the batches of a feed that come twice, 0 to 1. */
+  readonly twice?: number
+  /** Steps of the file systems' clocks, nanoseconds: mtimes are rounded down to them, ctimes to no more than a kernel's tick. */
+  readonly grainNs?: number
+  /** By default `keep-both`. */
+  readonly conflicts?: 'keep-both' | 'newest'
+  /** Peers that go on showing their own (policy `local`, with `keep-both`), one bit each. */
+  readonly local?: number
   readonly steps: readonly Step[]
   /** Of a saved script: what it had shown. */
   readonly found?: string
@@ -33,12 +41,21 @@ export type Action =
   | {
       readonly do: 'save'
       readonly pick: number
-      readonly how: 'rename' | 'backup' | 'recreate'
+      readonly how: 'rename' | 'backup' | 'recreate' | 'in_place' | 'linked'
       readonly text: string
       readonly size: number
     }
   | { readonly do: 'touch'; readonly pick: number; readonly mtimeMs: number }
+  /** Other content of the same size, with the mtime set back. */
+  | { readonly do: 'sneak'; readonly pick: number; readonly text: string }
+  /** Zeros, with something at the end unless `text` is empty. */
+  | { readonly do: 'sparse'; readonly path: string; readonly text: string; readonly size: number }
   | { readonly do: 'chmod' | 'delete' | 'rewrite'; readonly pick: number }
+  | { readonly do: 'move'; readonly from: string; readonly path: string }
+  /** A rule file in a folder (none: the root); no rules: it goes. */
+  | { readonly do: 'ignore'; readonly path: string; readonly rules: readonly string[]; readonly text: string }
+  /** A name that is not valid UTF-8. */
+  | { readonly do: 'invalid'; readonly text: string }
   | { readonly do: 'rename' | 'copy' | 'link'; readonly pick: number; readonly path: string }
   | { readonly do: 'swap'; readonly pick: number; readonly other: number }
   | { readonly do: 'mkdir'; readonly path: string }
@@ -64,21 +81,32 @@ export type Action =
   | { readonly do: 'lose_store' | 'restore_store'; readonly downMs: number }
   | { readonly do: 'cut'; readonly other: number; readonly downMs: number }
   | { readonly do: 'partition'; readonly mask: number; readonly downMs: number }
+  /** What goes from this peer to the other one stands still. */
+  | { readonly do: 'stall'; readonly other: number; readonly downMs: number }
   | { readonly do: 'full'; readonly downMs: number }
+  /** Calls of the disk fail, this part of them. */
+  | { readonly do: 'errors'; readonly code: string; readonly part: number; readonly downMs: number }
+  /** The volume with the root goes; with `down` while the service is not running. */
+  | { readonly do: 'unmount'; readonly shows: 'nothing' | 'empty'; readonly down: boolean; readonly downMs: number }
+  /** The service is stopped in order, and the machine started again. */
+  | { readonly do: 'reboot'; readonly downMs: number }
   | { readonly do: 'clock'; readonly jumpMs: number }
   | { readonly do: 'overflow' }
   | { readonly do: 'pause'; readonly downMs: number }
 
 export type Step = Moment & Action
 
-export const FAULTS = ['none', 'cut', 'kill', 'store', 'power', 'disk', 'all'] as const
+/** `rules`: users write rule files, and some peers go on showing their own. */
+export const FAULTS = ['none', 'cut', 'kill', 'store', 'power', 'disk', 'all', 'rules'] as const
 export type Faults = (typeof FAULTS)[number]
 /** `mixed`: each seed takes one of the classes. */
 export const WANTED = [...FAULTS, 'mixed'] as const
 export type Wanted = (typeof WANTED)[number]
 
+const MIXED = FAULTS.filter(faults => faults !== 'rules')
+
 export function classOf(wanted: Wanted, seed: number): Faults {
-  return wanted === 'mixed' ? (FAULTS[seed % FAULTS.length] as Faults) : wanted
+  return wanted === 'mixed' ? (MIXED[seed % MIXED.length] as Faults) : wanted
 }
 
 export interface ScriptOptions {
@@ -90,6 +118,22 @@ export interface ScriptOptions {
 }
 
 const NAMES = ['a', 'b', 'c', 'd.txt', 'x', 'y']
+/** Some disks would merge these. */
+const TWINS = ['a', 'A', '\u00e9', 'e\u0301', 'Ss', '\u00df']
+const ODD = [
+  'with space',
+  `"quoted' name`,
+  'new\nline',
+  '%41',
+  '-rf',
+  '.hidden',
+  'a~',
+  'n'.repeat(255),
+  `${'\u{1f600}'.repeat(60)}.txt`,
+  'a.conflict-20260101-000000-AAAAAAA',
+  '\\back',
+  'tab\t*?[x]',
+]
 const YEAR_MS = 365 * 24 * 3600 * 1000
 
 export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOptions): Script {
@@ -97,7 +141,11 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
   const below = (limit: number) => Math.floor(random() * limit)
   const pickOf = <T>(list: readonly T[]): T => list[below(list.length)] as T
   const peers = wanted > 0 ? wanted : pickOf([2, 2, 3, 3, 3, 4, 5])
-  const names = NAMES.slice(0, pickOf([1, 2, 3, 4, 6]))
+  const pool = pickOf([NAMES, NAMES, NAMES, TWINS, ODD])
+  const few = pickOf([1, 2, 3, 4, 6])
+  const first = pool === ODD ? below(pool.length - few) : 0
+  const names = pool.slice(first, first + few)
+  const rules = faults === 'rules'
   const depth = pickOf([1, 2, 2, 3])
   const tempo = pickOf([5, 50, 300, 2000])
   const phases = pickOf([1, 1, 2, 3])
@@ -113,23 +161,50 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     const pick = random()
     if (roll < 20) return { do: 'write', path: path(), text: text(), size: size() }
     if (roll < 32) return { do: 'edit', pick, text: text(), size: size() }
-    if (roll < 36) return { do: 'append', pick, text: text(), size: 10 }
+    if (roll < 35) return { do: 'append', pick, text: text(), size: 10 }
+    if (roll < 36) return { do: 'sneak', pick, text: text() }
     if (roll < 38) return { do: 'hold', pick, text: text(), size: 30 }
     if (roll < 40) return { do: 'truncate', pick, part: random() < 0.3 ? 0 : random() }
     if (roll < 47)
-      return { do: 'save', pick, how: pickOf(['rename', 'backup', 'recreate']), text: text(), size: size() }
+      return {
+        do: 'save',
+        pick,
+        how: pickOf(['rename', 'backup', 'recreate', 'in_place', 'linked']),
+        text: text(),
+        size: size(),
+      }
     if (roll < 50) return { do: 'touch', pick, mtimeMs: Date.UTC(2020, 0, 1) + below(2 ** 31) }
     if (roll < 53) return { do: 'chmod', pick }
     if (roll < 65) return { do: 'delete', pick }
     if (roll < 67) return { do: 'rewrite', pick }
-    if (roll < 77) return { do: 'rename', pick, path: path() }
+    if (roll < 75) return { do: 'rename', pick, path: path() }
+    if (roll < 77) return { do: 'move', from: path(), path: path() }
     if (roll < 80) return { do: 'copy', pick, path: path() }
     if (roll < 81) return { do: 'link', pick, path: path() }
     if (roll < 84) return { do: 'swap', pick, other: random() }
     if (roll < 88) return { do: 'mkdir', path: path() }
     if (roll < 92) return { do: 'symlink', path: path(), text: text() }
     if (roll < 98) return { do: 'become', pick, type: pickOf(['file', 'dir', 'symlink']), text: text() }
-    return random() < 0.3 ? { do: 'bulk', path: path(), text: text(), count: 18 } : { do: 'overflow' }
+    switch (below(5)) {
+      case 0:
+        return { do: 'bulk', path: path(), text: text(), count: 18 }
+      case 1:
+        return { do: 'sparse', path: path(), text: random() < 0.5 ? text() : '', size: pickOf([0, 1, 500, 300_000]) }
+      case 2:
+        return { do: 'invalid', text: text() }
+      default:
+        return { do: 'overflow' }
+    }
+  }
+
+  function ruleAction(): Action {
+    const rule = () => pickOf(['', '', '/', '!']) + pickOf([...names, '*', '*.txt']) + pickOf(['', '', '/'])
+    return {
+      do: 'ignore',
+      path: random() < 0.7 ? '' : path(),
+      rules: Array.from({ length: below(3) }, rule),
+      text: text(),
+    }
   }
 
   function powerLoss(): Action {
@@ -148,11 +223,12 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     const after = random() < 0.3 ? 0 : 1 + below(12)
     const kinds: Record<Faults, readonly string[]> = {
       none: ['overflow'],
-      cut: ['cut', 'partition'],
+      cut: ['cut', 'partition', 'stall'],
       kill: ['kill', 'kill', 'cut'],
       store: ['lose_store', 'backup', 'restore_store', 'kill', 'cut'],
       power: ['power', 'power', 'kill', 'cut'],
-      disk: ['full', 'kill', 'pause', 'clock'],
+      disk: ['full', 'kill', 'pause', 'clock', 'errors', 'errors', 'unmount', 'reboot'],
+      rules: ['cut', 'kill', 'lose_store'],
       all: [
         'cut',
         'partition',
@@ -165,6 +241,10 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
         'full',
         'clock',
         'pause',
+        'stall',
+        'errors',
+        'unmount',
+        'reboot',
       ],
     }
     const kind = pickOf(kinds[faults])
@@ -173,6 +253,19 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
         return { do: 'cut', other: below(peers), downMs }
       case 'partition':
         return { do: 'partition', mask: below(2 ** peers), downMs }
+      case 'stall':
+        return { do: 'stall', other: below(peers), downMs }
+      case 'errors':
+        return {
+          do: 'errors',
+          code: pickOf(['EIO', 'EACCES', 'ENOSPC', 'EMFILE']),
+          part: pickOf([0.02, 0.2, 1]),
+          downMs,
+        }
+      case 'unmount':
+        return { do: 'unmount', shows: pickOf(['nothing', 'empty']), down: random() < 0.5, downMs }
+      case 'reboot':
+        return { do: 'reboot', downMs }
       case 'kill':
         return { do: 'kill', after, downMs }
       case 'power':
@@ -197,7 +290,19 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     let atMs = pickOf([0, 100, 3_000])
     for (let index = 0; index < Math.ceil(operations / phases); index++) {
       const peer = below(peers)
-      steps.push({ phase, atMs: Math.round(atMs), peer, ...userAction() })
+      const action = rules && random() < 0.08 ? ruleAction() : userAction()
+      steps.push({ phase, atMs: Math.round(atMs), peer, ...action })
+      if (action.do === 'move' && random() < 0.5) {
+        // The same way back, at another peer, before it has heard of it.
+        steps.push({
+          phase,
+          atMs: Math.round(atMs),
+          peer: below(peers),
+          do: 'move',
+          from: action.path,
+          path: action.from,
+        })
+      }
       if (faults !== 'none' && random() < 0.12)
         steps.push({ phase, atMs: Math.round(atMs), peer: below(peers), ...faultAction() })
       // The machine that was just written to, before that is durable.
@@ -206,13 +311,23 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
       atMs += random() < 0.2 ? below(4_000) : below(2 * tempo)
     }
   }
+  const topology = pickOf<Script['topology']>(['mesh', 'mesh', 'mesh', 'line', 'star'])
   return {
     seed,
     peers,
-    topology: random() < 0.3 ? 'line' : 'mesh',
+    topology,
     loss: pickOf([0, 0.05, 0.3]),
     race: pickOf([0, 0.1, 0.5, 1]),
     latencyMs: pickOf([2, 30, 400]),
+    twice: pickOf([0, 0, 0.1]),
+    grainNs: pickOf([1, 1, 1, 4_000_000, 2_000_000_000]),
+    ...pickOf<Pick<Script, 'conflicts' | 'local'>>([
+      ...Array<object>(10).fill({}),
+      { conflicts: 'newest' },
+      { conflicts: 'newest' },
+      // Who shows its own does not hold the other's: what would come through it cannot.
+      faults === 'rules' && topology === 'mesh' ? { local: below(2 ** peers) } : {},
+    ]),
     steps,
   }
 }

@@ -1,7 +1,8 @@
 /** A person and their programs at one peer's disk: does the steps of a script, and tells the ledger what was written and ended. */
 
-import { DiskError } from '../../actors/arena/disk.ts'
+import { DiskError, type DiskStat } from '../../actors/arena/disk.ts'
 import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
+import { IGNORE_FILE } from '../../actors/arena/ignore-rules.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { bytesKey, contentKey, type Ledger, pathsOf } from './_ledger.ts'
 import type { Action } from './_script.ts'
@@ -49,6 +50,29 @@ export class User {
           disk.touch(path, BigInt(action.mtimeMs) * 1_000_000n)
           this.#at.touched(path)
         })
+      case 'sneak':
+        return this.#withFile(action.pick, path => {
+          const { size, mtimeNs } = disk.stat(path as EntryPath) as DiskStat
+          this.#write(path, content(action.text, size))
+          disk.touch(path, mtimeNs)
+          this.#at.touched(path)
+        })
+      case 'sparse':
+        this.#makeFolders(action.path)
+        return this.#write(action.path, Buffer.concat([Buffer.alloc(action.size), Buffer.from(action.text)]))
+      case 'invalid':
+        return this.#try(() => {
+          disk.writeFile(`\ud800${action.text}`, content(action.text, 20))
+          this.#at.touched(`\ufffd${action.text}`)
+        })
+      case 'move':
+        return this.#try(() => {
+          if (disk.stat(action.from as EntryPath) === null) return
+          this.#makeFolders(action.path)
+          this.#rename(action.from, action.path)
+        })
+      case 'ignore':
+        return this.#ignore(action.path, action.rules, action.text)
       case 'chmod':
         return this.#withFile(action.pick, path => {
           disk.chmod(path, disk.stat(path as EntryPath)?.exec ? 0o644 : 0o755)
@@ -172,6 +196,13 @@ export class User {
     this.#write(path, Buffer.concat([this.#at.disk.readFile(path), bytes]))
   }
 
+  #ignore(folder: string, rules: readonly string[], text: string): void {
+    const path = folder === '' ? IGNORE_FILE : `${folder}/${IGNORE_FILE}`
+    if (rules.length === 0) return this.#try(() => this.#delete(path))
+    this.#makeFolders(path)
+    this.#write(path, Buffer.from(`# ${text}\n${rules.join('\n')}\n`))
+  }
+
   /** A program that has the file open, and writes to it twice. */
   #hold(path: string, text: string, size: number): void {
     const { disk, later } = this.#at
@@ -183,8 +214,21 @@ export class User {
     })
   }
 
-  #save(path: string, how: 'rename' | 'backup' | 'recreate', bytes: Uint8Array): void {
-    const { later } = this.#at
+  #save(path: string, how: Extract<Action, { do: 'save' }>['how'], bytes: Uint8Array): void {
+    const { later, disk, touched } = this.#at
+    if (how === 'in_place') {
+      // Beside a file of its own, for as long as it is open.
+      this.#write(`${path}.swp`, content(`${bytes.length}`, 8))
+      this.#write(path, bytes)
+      return later(40, () => this.#try(() => this.#delete(`${path}.swp`)))
+    }
+    if (how === 'linked') {
+      disk.link(path, `${path}~`)
+      touched(`${path}~`)
+      this.#delete(path)
+      this.#write(path, bytes)
+      return later(4, () => this.#try(() => this.#delete(`${path}~`)))
+    }
     if (how === 'recreate') {
       this.#delete(path)
       return later(5, () => this.#write(path, bytes))
@@ -196,6 +240,7 @@ export class User {
     }
     this.#rename(path, `${path}~`)
     later(2, () => this.#write(path, bytes))
+    if (bytes.length % 2 === 0) later(9, () => this.#try(() => this.#delete(`${path}~`)))
   }
 
   #symlink(target: string, path: string): void {

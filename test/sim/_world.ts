@@ -20,7 +20,7 @@ import type { ArenaReport, ArenaSettings, HashResult, HashTask, ToPeer } from '.
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import { memoryFiles } from '../arena/_memory-files.ts'
 import { randomFrom } from '../system/_random.ts'
-import { bytesHeld, bytesKey, contentsOf, Ledger, pathsOf } from './_ledger.ts'
+import { bytesHeld, bytesKey, contentKey, contentsOf, Ledger, pathsOf } from './_ledger.ts'
 import { Killed, SimulatedDisk, SimulatedTables, SimulationFailure } from './_parts.ts'
 import type { Script, Step } from './_script.ts'
 import { User } from './_user.ts'
@@ -60,6 +60,10 @@ export interface Peer {
   backup: MemoryTables | null
   /** A number counts who wants it down. */
   full: number
+  /** Calls of its disk that fail, while there are any such. */
+  errors: { code: string; part: number } | null
+  /** How its volume is taken away now. */
+  away: 'nothing' | 'empty' | null
   guards: string[]
   /** What its user is about to do, in order. */
   readonly plans: { readonly atMs: number; readonly step: Step; done: boolean }[]
@@ -91,6 +95,8 @@ export class World {
   nowMs = 0
   events = 0
   feedEntries = 0
+  /** When a user did something last. */
+  userMs = 0
   readonly #trace = createHash('md5')
   /** Of the trace, not yet hashed. */
   #lines = ''
@@ -103,8 +109,12 @@ export class World {
   #tick = 0
   #healthy = false
 
+  /** Users write rule files. */
+  readonly ignoring: boolean
+
   constructor(script: Script) {
     this.script = script
+    this.ignoring = script.steps.some(step => step.do === 'ignore')
     this.#random = randomFrom(script.seed * 31 + 7)
     for (let index = 0; index < script.peers; index++) this.peers.push(this.#makePeer(index))
   }
@@ -194,9 +204,11 @@ export class World {
     const author = letter.repeat(7)
     const clock = { aheadMs: 0 }
     const disk = new SimulatedDisk(
-      { nowNs: () => this.#nowNs(clock) },
+      { nowNs: () => this.#nowNs(clock), mtimeGrainNs: BigInt(this.script.grainNs ?? 1) },
       {
         change: (operation, path) => this.#changing(peer, operation, path),
+        changed: (operation, path) => this.#changed(peer, operation, path),
+        look: operation => this.#looking(peer, operation),
         syncing: complete => this.#syncing(peer, complete),
       },
     )
@@ -206,7 +218,12 @@ export class World {
       ledger: this.ledger,
       nowMs: () => this.nowMs,
       touched: (...paths) => this.#watch(peer, paths),
-      later: (waitMs, work) => this.after(waitMs, work),
+      later: (waitMs, work) =>
+        this.after(waitMs, () => {
+          if (peer.away !== null) return
+          this.userMs = this.nowMs
+          work()
+        }),
       overflow: () => this.#enter(peer, arena => arena.touched(null)),
     })
     const peer: Peer = {
@@ -226,6 +243,8 @@ export class World {
       onFuse: () => {},
       backup: null,
       full: 0,
+      errors: null,
+      away: null,
       guards: [],
       plans: [],
     }
@@ -252,14 +271,18 @@ export class World {
   }
 
   #nowNs(clock: Peer['clock']): bigint {
-    return BigInt(this.#wallMs(clock)) * 1_000_000n + BigInt(++this.#tick % 1_000_000)
+    const nowNs = BigInt(this.#wallMs(clock)) * 1_000_000n + BigInt(++this.#tick % 1_000_000)
+    const grainNs = BigInt(Math.min(this.script.grainNs ?? 1, TICK_NS))
+    return nowNs - (nowNs % grainNs)
   }
 
   start(peer: Peer): void {
     if (peer.arena !== null) return
+    if (peer.away === 'nothing') return this.after(ROOT_RETRY_MS, () => this.start(peer))
     peer.life++
     peer.fuse = null
     this.note(`${peer.name} starts`)
+    peer.disk.inside = true
     try {
       const store = openStore({
         tables: peer.tables,
@@ -286,34 +309,51 @@ export class World {
         },
         digest,
         boot: `boot-${peer.boot}`,
-        rootLost: reason => {
-          throw new SimulationFailure('root lost', reason)
-        },
+        rootLost: () => this.#rootLost(peer),
       })
       peer.arena = arena
       arena.start()
     } catch (error) {
       this.#border(peer, error)
+    } finally {
+      peer.disk.inside = false
     }
     for (const other of this.peers) this.#connect(peer, other)
     this.#wake(peer)
+  }
+
+  /** The shell lets go of an arena whose root is gone, and opens it again when it is back. */
+  #rootLost(peer: Peer): void {
+    const { life } = peer
+    this.after(0, () => {
+      if (peer.life !== life) return
+      this.#down(peer)
+      this.after(ROOT_RETRY_MS, () => this.start(peer))
+    })
   }
 
   /** Lets the arena do something, then what follows from it. A kill ends it there. */
   #enter(peer: Peer, work: (arena: Arena) => void): void {
     const { arena } = peer
     if (arena === null) return
+    const { inside } = peer.disk
+    peer.disk.inside = true
     try {
       work(arena)
       arena.step()
     } catch (error) {
       this.#border(peer, error)
+    } finally {
+      peer.disk.inside = inside
     }
     this.#wake(peer)
   }
 
   #border(peer: Peer, error: unknown): void {
-    if (error instanceof Killed) return this.#down(peer)
+    if (error instanceof Killed) {
+      peer.disk.inside = false
+      return this.#down(peer)
+    }
     if (error instanceof SimulationFailure) throw error
     if (error instanceof SyncError)
       throw new SimulationFailure('breach', `${peer.name} refused its peer: ${error.message}`)
@@ -420,11 +460,35 @@ export class World {
     this.#burn(peer)
     this.#race(peer)
     if (peer.full > 0 && FILLING.has(operation) && this.chance() < 0.5) return 'ENOSPC'
+    if (peer.errors && this.chance() < peer.errors.part) {
+      const { code } = peer.errors
+      if (code === 'ENOSPC' ? FILLING.has(operation) : code !== 'EMFILE' || OPENING.has(operation)) return code
+    }
     if (!operation.startsWith('own ')) {
       this.note(`${peer.name} ${operation} ${path}`)
       this.#watch(peer, [path])
     }
     return null
+  }
+
+  #looking(peer: Peer, operation: string): string | null {
+    if (!peer.errors || peer.errors.code === 'ENOSPC' || this.chance() >= peer.errors.part) return null
+    return peer.errors.code !== 'EMFILE' || OPENING.has(operation) ? peer.errors.code : null
+  }
+
+  /** I5 and I6 at every step: only what users wrote comes to a path, and nothing leaves it that only gets a successor. */
+  #changed(peer: Peer, operation: 'place' | 'takeOut' | 'move' | 'linkKept', path: EntryPath): void {
+    const { disk, store } = peer
+    const { inside } = disk
+    disk.inside = false
+    const key = contentKey(disk, path)
+    disk.inside = inside
+    if (operation !== 'takeOut' && key !== null && key !== 'empty' && !this.ledger.written.has(key))
+      throw new SimulationFailure('I5 invented content', `${peer.name} ${operation} ${path} (${key})`)
+    if (operation !== 'takeOut') return
+    const next = store?.entry(path)?.known.content.type
+    if (next === 'file' || next === 'symlink')
+      throw new SimulationFailure('I6 not atomic', `${path} leaves its place for a ${next} at ${peer.name}`)
   }
 
   #syncing(peer: Peer, complete: () => void): void {
@@ -504,6 +568,7 @@ export class World {
   #reachable(a: Peer, b: Peer): boolean {
     if (a === b || a.arena === null || b.arena === null) return false
     if (this.script.topology === 'line' && Math.abs(a.index - b.index) > 1) return false
+    if (this.script.topology === 'star' && a.index * b.index !== 0) return false
     return (this.#severed.get(pairOf(a, b)) ?? 0) === 0
   }
 
@@ -583,6 +648,15 @@ export class World {
         'R7 acknowledged too soon',
         `${connection.ends[1 - side]?.name} asks for less than it had`,
       )
+    this.#arriveAt(atMs, connection, side, text, copy)
+    // As after crossing openings: the reader has had it.
+    if (header.type === 'feed' && this.script.twice && this.chance() < this.script.twice) {
+      connection.lastMs[side] = atMs + this.chance() * this.script.latencyMs
+      this.#arriveAt(connection.lastMs[side], connection, side, text, copy)
+    }
+  }
+
+  #arriveAt(atMs: number, connection: Connection, side: 0 | 1, text: string, copy: Uint8Array | undefined): void {
     this.at(atMs, () => {
       const far = side === 0 ? 1 : 0
       const to = connection.ends[far]
@@ -686,10 +760,14 @@ export class World {
   #race(peer: Peer): void {
     if (this.chance() >= this.script.race) return
     const plan = peer.plans.find(item => !item.done)
-    if (!plan || plan.atMs > this.nowMs + RACE_MS) return
+    // What does not show in size or mtime can only be seen a moment later.
+    if (!plan || plan.step.do === 'sneak' || plan.atMs > this.nowMs + RACE_MS) return
     plan.done = true
     this.count('race')
+    const { inside } = peer.disk
+    peer.disk.inside = false
     this.#do(peer, plan.step)
+    peer.disk.inside = inside
   }
 
   #do(peer: Peer, step: Step): void {
@@ -731,6 +809,30 @@ export class World {
           peer.full = Math.max(0, peer.full - 1)
         })
         return
+      case 'stall': {
+        const other = this.peers[step.other]
+        const connection = other && this.#connections.get(pairOf(peer, other))
+        const side = connection?.ends[0] === peer ? 0 : 1
+        if (connection) connection.lastMs[side] = Math.max(connection.lastMs[side], this.nowMs + step.downMs)
+        return
+      }
+      case 'errors': {
+        const errors = { code: step.code, part: step.part }
+        peer.errors = errors
+        this.after(step.downMs, () => {
+          if (peer.errors === errors) peer.errors = null
+        })
+        return
+      }
+      case 'unmount':
+        return this.#unmount(peer, step)
+      case 'reboot':
+        this.#down(peer)
+        peer.tables.completeFlush()
+        peer.disk.sync(() => {})
+        peer.disk.completeSync()
+        peer.boot++
+        return this.after(step.downMs, () => this.start(peer))
       case 'clock':
         peer.clock.aheadMs += step.jumpMs
         return
@@ -738,8 +840,31 @@ export class World {
         this.#setPaused(peer, true)
         return this.after(step.downMs, () => this.#setPaused(peer, false))
       default:
+        if (peer.away !== null) return
+        this.userMs = this.nowMs
         return peer.user.act(step)
     }
+  }
+
+  #unmount(peer: Peer, { shows, down, downMs }: Extract<Step, { do: 'unmount' }>): void {
+    if (peer.away !== null) return
+    if (down) this.#down(peer)
+    peer.away = shows
+    this.#atDisk(peer, () => peer.disk.unmount(shows))
+    if (down) this.after(downMs / 2, () => this.start(peer))
+    this.after(downMs, () => this.#mount(peer))
+  }
+
+  #mount(peer: Peer): void {
+    if (peer.away === null) return
+    peer.away = null
+    this.#atDisk(peer, () => peer.disk.mount())
+  }
+
+  /** Does something that may call the arena back, if there is one. */
+  #atDisk(peer: Peer, work: () => void): void {
+    if (peer.arena === null) work()
+    else this.#enter(peer, work)
   }
 
   #setPaused(peer: Peer, paused: boolean): void {
@@ -754,7 +879,7 @@ export class World {
       author: (LETTERS[peer.index] as string).repeat(7) as Author,
       peers: this.peers.map(other => other.id),
       ignore: [],
-      conflicts: 'keep-both',
+      conflicts: ((this.script.local ?? 0) >> peer.index) & 1 ? 'local' : (this.script.conflicts ?? 'keep-both'),
       versions: { keepMs: 100 * 365 * 24 * 3600_000, bytesMax: 2 ** 40 },
       guardDeletes: 1,
       rescanMs: RESCAN_MS,
@@ -769,7 +894,9 @@ export class World {
     this.#severed.clear()
     for (const peer of this.peers) {
       peer.full = 0
+      peer.errors = null
       peer.fuse = null
+      this.#mount(peer)
       this.start(peer)
       this.#setPaused(peer, false)
     }
@@ -779,6 +906,14 @@ export class World {
         arena.control({ type: 'control', id: 1, method: 'accept_guard', params: {} })
         arena.control({ type: 'control', id: 2, method: 'rescan', params: {} })
       })
+    }
+  }
+
+  /** A person has looked, and says that it is to go on. */
+  resume(): void {
+    for (const peer of this.peers) {
+      if (peer.arena?.status().state !== 'guarded') continue
+      this.#enter(peer, arena => arena.control({ type: 'control', id: 3, method: 'accept_guard', params: {} }))
     }
   }
 
@@ -801,7 +936,15 @@ const OUTSIDE = new Set([
   'clock',
   'pause',
   'overflow',
+  'stall',
+  'errors',
+  'unmount',
+  'reboot',
 ])
+/** How far a kernel's clock for files goes at once: 4 ms at 250 Hz. */
+const TICK_NS = 4_000_000
+/** How often a root that is not there is looked for. */
+const ROOT_RETRY_MS = 1_000
 /** How far ahead of its time a race can bring what a user does. */
 const RACE_MS = 3_000
 
@@ -814,6 +957,17 @@ const FILLING = new Set([
   'makeFolder',
   'linkKept',
   'own keep',
+])
+
+/** What needs a descriptor. */
+const OPENING = new Set([
+  'open',
+  'read',
+  'list',
+  'own stageFile',
+  'own stageOpen',
+  'own stageCopy',
+  'own stageCopyKept',
 ])
 
 function before(a: { atMs: number; order: number }, b: { atMs: number; order: number }): boolean {
