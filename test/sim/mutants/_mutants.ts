@@ -318,8 +318,8 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LOCAL,
-        search: '      const stat = this.#stat(path)\n      if (stat === undefined) continue\n',
-        replace: '      const stat = null as DiskStat | null\n',
+        search: '      if (stat === undefined) continue\n      if (stat === null) gone.push(path)\n      else if',
+        replace: '      gone.push(path)\n      if (stat === undefined || stat === null) continue\n      if',
       },
     ],
     faults: ['none', 'cut', 'all'],
