@@ -53,7 +53,7 @@ export class User {
   readonly root: string
   /** Nobody works on a volume that is not there. */
   away = false
-  /** Deletions in this round. */
+  /** Paths in this round where nothing is any more, if only for a moment: what the guard may have counted. */
   deleted = 0
   undone = 0
   readonly #ledger: Ledger
@@ -452,8 +452,10 @@ export class User {
     walk(Buffer.from(this.#at(path)))
     if (places.length > DELETED_MAX) return false
     for (const { place, folder } of places.reverse()) {
-      if (folder) rmdirSync(place)
-      else this.#unlink(place)
+      if (folder) {
+        rmdirSync(place)
+        this.deleted++
+      } else this.#unlink(place)
     }
     rmdirSync(this.#at(path))
     this.deleted++
@@ -464,7 +466,9 @@ export class User {
   #rename(from: string, to: string): void {
     if (from === to) return
     const [moved, replaced] = [keyAt(this.#at(from)), keyAt(this.#at(to))]
+    const moving = 1 + this.paths().filter(path => path.startsWith(`${from}/`)).length
     renameSync(this.#at(from), this.#at(to))
+    this.deleted += moving
     // Two names of one file: rename does nothing.
     if (replaced !== null && replaced !== moved) this.#tell(to, `rename from ${JSON.stringify(from)}`, replaced, null)
     else this.#tell(to, `rename from ${JSON.stringify(from)}`, null, null)
