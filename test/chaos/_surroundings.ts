@@ -13,6 +13,7 @@ const FAKETIME = 'faketime/libfaketimeMT.so.1'
 export class Surroundings {
   /** Words before a service's command line. */
   readonly fewerRights: string[]
+  readonly #obeysModes: boolean
   /** A small disk can be mounted. */
   readonly mounts: boolean
   readonly #mountFault: string | null
@@ -21,7 +22,9 @@ export class Surroundings {
 
   /** Tries things out in `folder`. */
   constructor(folder: string) {
-    this.fewerRights = obeysModes(folder) ? FEWER_RIGHTS : []
+    const isRoot = process.getuid?.() === 0
+    this.fewerRights = isRoot && obeysModes(folder) ? FEWER_RIGHTS : []
+    this.#obeysModes = !isRoot || this.fewerRights.length > 0
     this.#mountFault = mountFault()
     this.mounts = this.#mountFault === null
     this.#faketime = faketimeLibrary()
@@ -36,7 +39,7 @@ export class Surroundings {
       case 'few_files':
         return this.#prlimit ? null : 'prlimit is not installed'
       case 'no_access':
-        return this.fewerRights.length > 0 ? null : 'a service cannot be started with fewer rights than root'
+        return this.#obeysModes ? null : 'a service cannot be started with fewer rights than root'
       case 'full_disk':
       case 'unmount':
         return this.#mountFault

@@ -42,6 +42,7 @@ const SHRUGGED = new Set([
   'EMLINK',
   'EBUSY',
   'ESTALE',
+  'EACCES',
 ])
 /** Larger folders are not deleted in one go: the guard would ask, and rightly. */
 const DELETED_MAX = 10

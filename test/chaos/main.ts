@@ -66,14 +66,15 @@ async function main(): Promise<void> {
   say(`chaos: seed ${seed}, ${minutes} minutes, in ${folder}`)
   for (const kind of ['clock', 'few_files', 'no_access', 'full_disk', 'unmount'] as const) {
     const reason = surroundings.missing(kind)
-    if (reason !== null) say(`chaos: without '${kind}': ${reason}`)
+    if (reason !== null) say(`chaos: without '${kind}': ${reason.split('\n')[0]}`)
   }
-  const startMs = performance.now()
+  let startMs = performance.now()
   const elapsedMinutes = () => (performance.now() - startMs) / 60_000
   let number = from
   let violations = 0
   try {
     await world.open()
+    startMs = performance.now()
     for (; elapsedMinutes() < minutes; number++) {
       await world.play(planRound(seed, number))
       const faults = [...world.faults.values()].reduce((sum, count) => sum + count, 0)
