@@ -405,10 +405,10 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: APPLY,
-        search: '        have: agrees ? known : to,\n',
-        replace: '        have: known,\n',
+        search:
+          '    const agrees = sameContent(known.content, to.content) && mtimeOf(known.content) === mtimeOf(to.content)\n    writer.putEntry(',
+        replace: '    const agrees = true\n    writer.putEntry(',
       },
-      { file: APPLY, search: '        pending: !agrees,\n', replace: '        pending: false,\n' },
     ],
     faults: ['none', 'all'],
   },
