@@ -204,13 +204,15 @@ export interface PeerSettings {
 
 export type PeerCommand =
   | { type: 'settings'; settings: PeerSettings }
+  /** Who may come in, from now on. */
+  | { type: 'household'; peers: PeerId[] }
   /** Dial an address (host:port) and demand exactly this key. Ends in `opened`, or `paired` with `pair`, or `closed`. */
   | { type: 'dial'; connection: number; peer: PeerId; address: string; rate: Rate; pair: PairAttempt | null }
   /**
-   * Take over an accepted TCP connection by its descriptor, a duplicate that the thread owns. A key of `household` may
+   * Take over an accepted TCP connection by its descriptor, a duplicate that the thread owns. A key of the household may
    * sync; any other may only pair, and only while there are `invites`. Ends in `opened`, `pairing` or `closed`.
    */
-  | { type: 'accept'; connection: number; fd: number; address: string; household: PeerId[]; invites: PairAttempt[] }
+  | { type: 'accept'; connection: number; fd: number; address: string; invites: PairAttempt[] }
   /** Answer to `pairing`: the peer is in the household now; tell it so, with what is shared. */
   | { type: 'pair_accept'; connection: number; arenas: SharedArena[] }
   /** This connection carries this arena; `port` speaks FromPeer / ToPeer with it. */
@@ -249,5 +251,7 @@ export type PeerReport =
   | { type: 'closed'; connection: number; failure: Failure }
   /** Payload and header bytes since the last report. About once a second while there is traffic. */
   | { type: 'traffic'; connection: number; up: number; down: number }
+  /** No connection has begun or ended for a while: memory can be given back. */
+  | { type: 'rested' }
   | { type: 'log'; event: LogEvent; fields: LogFields }
   | { type: 'count'; counters: Record<string, number> }

@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import { MessageChannel, type MessagePort } from 'node:worker_threads'
 import { closeDescriptor, type DescriptorTable, noteDescriptor } from '../actors/descriptors.ts'
 import { handOver } from '../actors/peer/hand-over.ts'
+import { releaseMemory } from '../actors/relief.ts'
 import type { ActorStatus, PeerStatus } from '../protocol/control.ts'
 import { type Failure, fromFailure, SyncError, toFailure } from '../protocol/error.ts'
 import type { ArenaName, PeerId } from '../protocol/ids.ts'
@@ -118,6 +119,7 @@ export class Connections {
         workerData: (_gate, descriptors) => ({ descriptors }),
         started: () => {
           thread.post({ type: 'settings', settings: this.#options.settings() })
+          thread.post(this.#household)
           this.#options.changed()
         },
         receive: report => this.#receive(report),
@@ -167,7 +169,12 @@ export class Connections {
       if (peer) this.#reconfigure(peer, config)
       else this.#addPeer(config)
     }
+    for (const thread of this.#threads) thread.post(this.#household)
     this.#options.changed()
+  }
+
+  get #household(): PeerCommand {
+    return { type: 'household', peers: [...this.#peers.keys()] }
   }
 
   /** This peer's own settings have changed (name, addresses). */
@@ -237,7 +244,6 @@ export class Connections {
       connection: connection.number,
       fd,
       address,
-      household: [...this.#peers.keys()],
       invites: this.#options.invites(),
     })
   }
@@ -293,6 +299,10 @@ export class Connections {
 
   #receive(report: PeerReport): void {
     if (report.type === 'ready') return
+    if (report.type === 'rested') {
+      releaseMemory()
+      return
+    }
     if (report.type === 'log') {
       this.#options.log(report.event, report.fields)
       return

@@ -84,8 +84,7 @@ function deliver(output: ArenaOutput): void {
 function carryOn(): void {
   if (!arena) return
   if (arena.busy) {
-    rest?.refresh()
-    rest ??= setTimeout(rested, RESTED_MS)
+    stir()
     turn ??= setImmediate(() => {
       turn = null
       arena?.tick()
@@ -105,6 +104,11 @@ function carryOn(): void {
     },
     Math.min(Math.max(0, waitMs), 2 ** 30),
   )
+}
+
+function stir(): void {
+  rest?.refresh()
+  rest ??= setTimeout(rested, RESTED_MS)
 }
 
 /** A burst is over: what it left in memory is given back. */
@@ -229,6 +233,7 @@ function decline(channel: MessagePort): void {
 }
 
 function openPeer(peer: PeerId, name: string, channel: MessagePort, descriptors: DescriptorTable): void {
+  stir()
   closePeer(peer)
   peers.set(peer, { name, port: channel, descriptors })
   let taken = 0

@@ -146,7 +146,7 @@ export class Connection {
   static accept(
     number: number,
     around: Surroundings,
-    from: { fd: number; address: string; household: PeerId[]; invites: PairAttempt[] },
+    from: { fd: number; address: string; household: ReadonlySet<PeerId>; invites: PairAttempt[] },
   ): Connection {
     const plain = socketOf(from.fd, around.descriptors)
     plain.setNoDelay(true)
@@ -162,7 +162,7 @@ export class Connection {
     // TLS reads the descriptor itself and tells of faults; what the plain socket still notices must not be unheard.
     plain.on('error', error => socket.destroy(error))
     const { address, household, invites } = from
-    const purpose = { is: 'accept' as const, address, household: new Set(household), invites }
+    const purpose = { is: 'accept' as const, address, household, invites }
     return new Connection(number, around, purpose, socket, { up: 0, down: 0 })
   }
 

@@ -4,8 +4,10 @@
  */
 import { parentPort, workerData } from 'node:worker_threads'
 import { toFailure } from '../../protocol/error.ts'
+import type { PeerId } from '../../protocol/ids.ts'
 import type { PeerCommand, PeerReport, PeerSettings } from '../../protocol/ports.ts'
 import { createDescriptorTable, type DescriptorTable } from '../descriptors.ts'
+import { collectGarbage } from '../relief.ts'
 import { Connection, farewell, type Surroundings } from './connection.ts'
 import { DEADLINES, type Deadlines } from './peer.ts'
 import { secureContextOf } from './secure.ts'
@@ -16,6 +18,9 @@ interface PeerWorkerData {
   tickMs?: number
 }
 
+/** Nothing was begun or ended for so many ticks: what handshakes have left in memory is given back. */
+const RESTED_TICKS = 5
+
 if (!parentPort) throw new Error('worker.ts is the entry of a worker thread')
 const supervisor = parentPort
 const data = (workerData ?? {}) as PeerWorkerData
@@ -24,7 +29,11 @@ const descriptors = data.descriptors ?? createDescriptorTable()
 const connections = new Map<number, Connection>()
 const counters = new Map<string, number>()
 let surroundings: Surroundings | undefined
+/** Who may come in: one set for all connections, for with a copy each a large household would take its square of memory. */
+let household: ReadonlySet<PeerId> = new Set()
 let stopping = false
+/** Ticks since a connection began or ended. */
+let quietTicks = RESTED_TICKS
 
 function report(message: PeerReport): void {
   supervisor.postMessage(message)
@@ -41,6 +50,7 @@ function take(settings: PeerSettings): void {
     report,
     count: counter => counters.set(counter, (counters.get(counter) ?? 0) + 1),
     gone(connection) {
+      quietTicks = 0
       connections.delete(connection)
       leaveIfDone()
     },
@@ -49,6 +59,7 @@ function take(settings: PeerSettings): void {
 
 /** Makes a connection, or reports at once that it came to nothing. */
 function begin(number: number, make: (around: Surroundings) => Connection): void {
+  quietTicks = 0
   try {
     if (!surroundings) throw new Error('settings come before connections')
     connections.set(number, make(surroundings))
@@ -65,8 +76,11 @@ function obey(command: PeerCommand): void {
     case 'dial':
       begin(command.connection, around => Connection.dial(command.connection, around, command))
       return
+    case 'household':
+      household = new Set(command.peers)
+      return
     case 'accept':
-      begin(command.connection, around => Connection.accept(command.connection, around, command))
+      begin(command.connection, around => Connection.accept(command.connection, around, { ...command, household }))
       return
     case 'pair_accept':
       connections.get(command.connection)?.acceptPair(command.arenas)
@@ -114,6 +128,9 @@ function leaveIfDone(): void {
 const ticking = setInterval(() => {
   for (const connection of connections.values()) connection.tick()
   reportCounters()
+  if (++quietTicks !== RESTED_TICKS) return
+  collectGarbage()
+  report({ type: 'rested' })
 }, data.tickMs ?? 1000)
 
 supervisor.on('message', obey)

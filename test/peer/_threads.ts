@@ -109,6 +109,7 @@ export class Thread {
 
   /** Accepts connections on loopback; the first has the number 1001. Resolves to the address. */
   async listen(household: Identity[], invites: PairAttempt[] = []): Promise<string> {
+    this.send({ type: 'household', peers: household.map(one => one.id) })
     const server = createServer({ pauseOnConnect: true }, socket => {
       this.#accepted++
       this.send({
@@ -116,7 +117,6 @@ export class Thread {
         connection: this.#accepted,
         fd: handOver(socket),
         address: 'loopback',
-        household: household.map(one => one.id),
         invites,
       })
     })
