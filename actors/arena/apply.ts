@@ -421,7 +421,7 @@ export class Applier {
     const { disk } = this.#context
     const slot = this.#fetch.newSlot()
     try {
-      const { before, after } = disk.stageCopy(slot, source.path)
+      const { before, after } = disk.stageCopy(slot, source.path, this.#copiedElsewhere(content))
       if (!source.stamp || !same(source.stamp, before) || !same(source.stamp, after)) {
         disk.stageRemove(slot)
         this.#local.lookAgain(source.path)
@@ -438,6 +438,11 @@ export class Applier {
     return true
   }
 
+  /** The hasher pool copies big files, for the fetcher: here they would keep the arena from everything else. A clone costs nothing. */
+  #copiedElsewhere({ size, hash }: FileContent): boolean {
+    return size > LEAF_BYTES && this.#context.store.leaves(hash) !== undefined
+  }
+
   /** A version is re-hashed before use; a big one as a resumed transfer, leaf by leaf. */
   #copyKept(id: string, task: Task, content: FileContent): boolean {
     const { disk, store } = this.#context
@@ -445,7 +450,7 @@ export class Applier {
     const slot = big ? Fetcher.slotOf(content.hash) : this.#fetch.newSlot()
     if (big && (!store.leaves(content.hash) || disk.stageStat(slot) !== null)) return false
     try {
-      disk.stageCopyKept(slot, id)
+      disk.stageCopyKept(slot, id, this.#copiedElsewhere(content))
       if (big) return false
       if (hashSmall(disk.stageRead(slot, 0, content.size)) !== content.hash) {
         disk.stageRemove(slot)

@@ -171,14 +171,16 @@ export class MemoryDisk implements Disk {
     return statOf(node)
   }
 
-  stageCopy(slot: string, from: EntryPath): { before: DiskStat; after: DiskStat } {
+  stageCopy(slot: string, from: EntryPath, clone = false): { before: DiskStat; after: DiskStat } {
+    if (clone) fail('EOPNOTSUPP', slot)
     this.#mayFail('stageCopy', slot)
     const source = this.#demandFile(from)
     this.#copy(slot, source)
     return { before: statOf(source), after: statOf(source) }
   }
 
-  stageCopyKept(slot: string, kept: string): void {
+  stageCopyKept(slot: string, kept: string, clone = false): void {
+    if (clone) fail('EOPNOTSUPP', slot)
     this.#mayFail('stageCopyKept', slot)
     this.#copy(slot, this.#ownFile(VERSIONS, kept))
   }
@@ -305,6 +307,10 @@ export class MemoryDisk implements Disk {
 
   keptOpen(kept: string): { fd: number; stat: DiskStat } {
     return this.#openNode(this.#ownFile(VERSIONS, kept))
+  }
+
+  outsideKept(kept: string): string {
+    return `/memory/${OWN_FOLDER}/${VERSIONS}/${kept}`
   }
 
   keptStat(kept: string): DiskStat | null {

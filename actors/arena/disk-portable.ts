@@ -200,12 +200,12 @@ class PortableDisk implements Disk {
     return lookAt(path) ?? fail('ENOENT', slot)
   }
 
-  stageCopy(slot: string, from: EntryPath): { before: DiskStat; after: DiskStat } {
-    return this.#copy(slot, this.#checked(from), from)
+  stageCopy(slot: string, from: EntryPath, clone = false): { before: DiskStat; after: DiskStat } {
+    return this.#copy(slot, this.#checked(from), from, clone)
   }
 
-  stageCopyKept(slot: string, kept: string): void {
-    this.#copy(slot, this.#own(VERSIONS, kept), kept)
+  stageCopyKept(slot: string, kept: string, clone = false): void {
+    this.#copy(slot, this.#own(VERSIONS, kept), kept, clone)
   }
 
   stageTakeKept(slot: string, kept: string): void {
@@ -340,6 +340,10 @@ class PortableDisk implements Disk {
     return openFile(this.#own(VERSIONS, kept), kept)
   }
 
+  outsideKept(kept: string): string {
+    return this.#own(VERSIONS, kept)
+  }
+
   keptStat(kept: string): DiskStat | null {
     return lookAt(this.#own(VERSIONS, kept))
   }
@@ -459,13 +463,14 @@ class PortableDisk implements Disk {
     }
   }
 
-  #copy(slot: string, from: string, name: string): { before: DiskStat; after: DiskStat } {
+  #copy(slot: string, from: string, name: string, clone: boolean): { before: DiskStat; after: DiskStat } {
     const { fd, stat: before } = openFile(from, name)
     try {
       this.#fillSlot(slot, before.exec, to =>
         run(() => {
           const { mode } = fs.fstatSync(to)
-          fs.copyFileSync(from, this.#own(STAGING, slot), fs.constants.COPYFILE_FICLONE)
+          const { COPYFILE_FICLONE, COPYFILE_FICLONE_FORCE } = fs.constants
+          fs.copyFileSync(from, this.#own(STAGING, slot), clone ? COPYFILE_FICLONE_FORCE : COPYFILE_FICLONE)
           // Copying brings the source's mode; the slot's own has the umask in it.
           fs.fchmodSync(to, mode & 0o7777)
           setMtime(to, before.mtimeNs)

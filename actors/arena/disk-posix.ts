@@ -183,12 +183,12 @@ class PosixDisk implements Disk {
     })
   }
 
-  stageCopy(slot: string, from: EntryPath): { before: DiskStat; after: DiskStat } {
-    return this.#copy(slot, this.open(from))
+  stageCopy(slot: string, from: EntryPath, clone = false): { before: DiskStat; after: DiskStat } {
+    return this.#copy(slot, this.open(from), clone)
   }
 
-  stageCopyKept(slot: string, kept: string): void {
-    this.#copy(slot, this.keptOpen(kept))
+  stageCopyKept(slot: string, kept: string, clone = false): void {
+    this.#copy(slot, this.keptOpen(kept), clone)
   }
 
   stageTakeKept(slot: string, kept: string): void {
@@ -333,6 +333,11 @@ class PosixDisk implements Disk {
   keptOpen(kept: string): { fd: number; stat: DiskStat } {
     checkOwnName(kept)
     return openFile(this.#ownFolder(VERSIONS), kept)
+  }
+
+  outsideKept(kept: string): string {
+    checkOwnName(kept)
+    return join(this.#path, OWN_FOLDER, VERSIONS, kept)
   }
 
   keptStat(kept: string): DiskStat | null {
@@ -598,10 +603,13 @@ class PosixDisk implements Disk {
   }
 
   /** Content, mtime and execute bits. Closes the source. */
-  #copy(slot: string, from: { fd: number; stat: DiskStat }): { before: DiskStat; after: DiskStat } {
+  #copy(slot: string, from: { fd: number; stat: DiskStat }, clone: boolean): { before: DiskStat; after: DiskStat } {
     try {
       this.#fillSlot(slot, from.stat.exec, fd => {
-        posix.copyContent(from.fd, fd, from.stat.size)
+        if (!posix.cloneContent(from.fd, fd, from.stat.size)) {
+          if (clone) fail('EOPNOTSUPP', slot)
+          posix.copyContent(from.fd, fd, from.stat.size)
+        }
         posix.setMtime(fd, from.stat.mtimeNs)
       })
       return { before: from.stat, after: posix.statOpen(from.fd) }

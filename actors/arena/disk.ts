@@ -71,10 +71,13 @@ export interface Disk {
   /** Sets size, mtime and mode of a slot that was written piece by piece. */
   stageFinish(slot: string, size: number, mtimeNs: bigint, exec: boolean): DiskStat
   stageLink(slot: string, target: string): DiskStat
-  /** Copies a file of the tree into a slot (a clone where the disk can), with the stat of the source before and after. */
-  stageCopy(slot: string, from: EntryPath): { before: DiskStat; after: DiskStat }
+  /**
+   * Copies a file of the tree into a slot (a clone where the disk can), with the stat of the source before and after.
+   * `clone`: throws EOPNOTSUPP where the disk cannot do that without copying bytes.
+   */
+  stageCopy(slot: string, from: EntryPath, clone?: boolean): { before: DiskStat; after: DiskStat }
   /** The same from the version store. */
-  stageCopyKept(slot: string, kept: string): void
+  stageCopyKept(slot: string, kept: string, clone?: boolean): void
   /** Moves a file of the version store into a slot. */
   stageTakeKept(slot: string, kept: string): void
   stageStat(slot: string): DiskStat | null
@@ -111,6 +114,8 @@ export interface Disk {
   linkKept(kept: string, path: EntryPath): PlaceResult
   keptOpen(kept: string): { fd: number; stat: DiskStat }
   keptStat(kept: string): DiskStat | null
+  /** A path by which another thread can read a version; as `outsidePath`. */
+  outsideKept(kept: string): string
   keptRemove(kept: string): void
   keptList(): string[]
 

@@ -15,8 +15,9 @@ import {
 import { hashSmall, leafCount, leafHash, rootOf, zeroLeafHash } from '../hasher/merkle.ts'
 import { type ArenaContext, count, log } from './context.ts'
 import { DiskError } from './disk.ts'
+import { fileWith, type OlderVersion, olderByContent, olderByName } from './older.ts'
 import type { PatchOrders } from './patches.ts'
-import { type OlderVersion, Reuse, type ReuseQuestion } from './reuse.ts'
+import { Reuse, type ReuseQuestion } from './reuse.ts'
 import { NODES_LEVEL, type TreeAsk, TreeFetch } from './tree-fetch.ts'
 import type { FileContent } from './version.ts'
 
@@ -86,7 +87,7 @@ interface Download {
   at: number
   firstMissing: number
   readonly chunks: Map<number, Chunk>
-  /** An older version on this disk. */
+  /** An older version on this disk, if one could be told before the tree was known. */
   readonly older: OlderVersion | null
   reuse: Reuse | null
   /** Questions of `reuse` that are not answered. */
@@ -387,7 +388,7 @@ export class Fetcher {
     this.#swept = false
     const known = this.#context.store.leaves(want.hash)
     const usable = known && known.length === leaves * HASH && rootOf(want.size, known) === want.hash
-    const older = this.#olderVersion(want)
+    const older = olderByName(this.#context, want.hash, want.wishes.keys())
     const treeFetch = usable ? null : new TreeFetch(want.size, want.hash, older?.leaves ?? null)
     this.#downloads.set(want.hash, {
       want,
@@ -406,20 +407,6 @@ export class Fetcher {
       reuse: null,
       questions: new Map(),
     })
-  }
-
-  /** The version that one of the paths that want it shows now, if its leaves are known. */
-  #olderVersion(want: Want): OlderVersion | null {
-    const { store, disk } = this.#context
-    for (const path of want.wishes.keys()) {
-      const entry = store.entry(path)
-      if (entry?.have?.content.type !== 'file' || !entry.stamp) continue
-      const leaves = store.leaves(entry.have.content.hash)
-      const { size, mtimeNs, ino } = entry.stamp
-      if (leaves && leaves.length === leafCount(size) * HASH)
-        return { file: { path: disk.outsidePath(path), size, mtimeNs, ino }, leaves }
-    }
-    return null
   }
 
   #advance(download: Download): void {
@@ -552,13 +539,15 @@ export class Fetcher {
   #toReuse(download: Download): void {
     download.at = 0
     download.phase = 'fetch'
-    const { older, want, slot, tree, has } = download
+    const { want, slot, tree, has } = download
     const stat = this.#context.disk.stageStat(slot)
     if (download.here === download.leaves) return
     if (!this.#hasRoom()) {
       return this.#giveUp(download, `the disk has no room for its ${download.want.size} bytes: make room`)
     }
-    if (!older || !stat) return
+    const older = download.older ?? olderByContent(this.#context, want.size, tree, new Set(want.wishes.keys()))
+    const file = older && fileWith(this.#context, older.hash)
+    if (!older || !file || !stat) return
     download.phase = 'reuse'
     const target = { size: want.size, tree, slot: { path: this.#context.disk.outsideSlot(slot), ino: stat.ino } }
     download.reuse = new Reuse(
@@ -577,13 +566,14 @@ export class Fetcher {
             done(result)
           })
         },
+        find: () => fileWith(this.#context, older.hash),
         ask: (question, payload, done) => this.#ask(download, question, payload, done),
         done: () => {
           download.phase = 'fetch'
         },
       },
       target,
-      older,
+      { leaves: older.leaves, file },
     )
     download.reuse.start()
   }
@@ -659,6 +649,8 @@ export class Fetcher {
     if (from === leaves) return false
     let end = from
     while (end < leaves && end - from < FETCH_LEAVES_MAX && has[end] === 0) end++
+    // Before anything is noted: a disk that refuses must leave no trace of a chunk that nobody was asked for.
+    const fd = this.#context.disk.stageOpen(download.slot, want.size)
     has.fill(1, from, end)
     const id = ++this.#id
     download.chunks.set(id, { peer, from, count: end - from })
@@ -671,7 +663,7 @@ export class Fetcher {
         type: 'download',
         id,
         hash: want.hash,
-        fd: this.#context.disk.stageOpen(download.slot, want.size),
+        fd,
         size: want.size,
         from,
         count: end - from,

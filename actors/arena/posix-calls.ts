@@ -320,11 +320,14 @@ const fromOffset = Buffer.alloc(8)
 const toOffset = Buffer.alloc(8)
 
 /**
- * Copies `size` bytes from one file to another, empty one: a clone where the file system can, else only what is not a hole,
- * inside the kernel where it can.
+ * Makes an empty file share all content with another one, without copying it. False: this file system cannot.
  */
+export function cloneContent(from: number, to: number, size: number): boolean {
+  return size === 0 || call.ioctl(to, FICLONE, from) === 0
+}
+
+/** Copies `size` bytes from one file to another, empty one: only what is not a hole, inside the kernel where it can. */
 export function copyContent(from: number, to: number, size: number): void {
-  if (size === 0 || call.ioctl(to, FICLONE, from) === 0) return
   truncate(to, size)
   for (let start = 0; start < size; ) {
     let data = call.lseek(from, start, SEEK_DATA)

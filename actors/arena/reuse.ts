@@ -47,10 +47,11 @@ export interface ReuseTarget {
   readonly slot: SlotRef
 }
 
-export interface OlderVersion {
-  readonly file: FileRef
-  /** 32 bytes each. */
+/** Where the older version is now. */
+export interface OlderFile {
+  /** Leaf hashes, 32 bytes each. */
   readonly leaves: Uint8Array
+  file: FileRef
 }
 
 export type ReuseQuestion =
@@ -64,6 +65,8 @@ export interface ReuseHost {
   order(task: PatchTask, done: (result: PatchResult) => void): void
   /** Asks a peer that has the newer version; null is the answer if there is none or it cannot. */
   ask(question: ReuseQuestion, payload: Uint8Array | undefined, done: (payload: Uint8Array | null) => void): void
+  /** The older version has another place by now: it was renamed or went to the version store. */
+  find(): FileRef | null
   /** All that could be taken has been. */
   done(): void
 }
@@ -75,10 +78,12 @@ interface Piece {
   parts: FilePart[]
 }
 
+type OlderTask = Extract<PatchTask, { base: FileRef }>
+
 export class Reuse {
   readonly #host: ReuseHost
   readonly #target: ReuseTarget
-  readonly #base: OlderVersion
+  readonly #base: OlderFile
   readonly #count: number
   /** Where each leaf lay in the older version; −1: not found. */
   readonly #places: Float64Array
@@ -91,7 +96,7 @@ export class Reuse {
   /** The older version is not what it was, or the disk refuses: what is left is fetched. */
   #broken = false
 
-  constructor(host: ReuseHost, target: ReuseTarget, base: OlderVersion) {
+  constructor(host: ReuseHost, target: ReuseTarget, base: OlderFile) {
     this.#host = host
     this.#target = target
     this.#base = base
@@ -116,7 +121,7 @@ export class Reuse {
   }
 
   /** Runs orders, so many at a time; then goes on. The next one is made when there is room for it, from what is missing by then. */
-  #each(tasks: Iterator<PatchTask>, atOnce: number, then: () => void): void {
+  #each(tasks: Iterator<OlderTask>, atOnce: number, then: () => void): void {
     let running = 0
     let ended = false
     const more = (): void => {
@@ -127,8 +132,7 @@ export class Reuse {
           break
         }
         running++
-        this.#host.order(value as PatchTask, result => {
-          if (this.#over) return
+        this.#order(value as OlderTask, result => {
           running--
           if ('leaves' in result) this.#took(result, 'copied')
           else {
@@ -143,6 +147,19 @@ export class Reuse {
       else then()
     }
     more()
+  }
+
+  /** An order that reads the older version: again, once, if that has moved meanwhile. */
+  #order(task: OlderTask, done: (result: PatchResult) => void): void {
+    this.#host.order(task, result => {
+      if (this.#over) return
+      const moved = 'changed' in result ? this.#host.find() : null
+      if (!moved || moved.path === task.base.path) return done(result)
+      this.#base.file = moved
+      this.#host.order({ ...task, base: moved }, again => {
+        if (!this.#over) done(again)
+      })
+    })
   }
 
   #took({ leaves, places }: { leaves: Uint32Array; places: Float64Array }, how: 'copied' | 'patched'): void {
@@ -164,17 +181,17 @@ export class Reuse {
 
   // Leaves that are in it at a leaf's place
 
-  *#copies(): Generator<PatchTask> {
+  *#copies(): Generator<OlderTask> {
     const { tree, size } = this.#target
-    const { leaves: baseLeaves, file } = this.#base
+    const { leaves: baseLeaves } = this.#base
     const index = new Map<string, number>()
     for (let leaf = 0; leaf < this.#used.length; leaf++) index.set(keyOf(baseLeaves, leaf), leaf)
     let leaves: number[] = []
     let places: number[] = []
-    const order = (): PatchTask => {
-      const task: PatchTask = {
+    const order = (): OlderTask => {
+      const task: OlderTask = {
         is: 'copy',
-        base: file,
+        base: this.#base.file,
         places: Float64Array.from(places),
         ...this.#wanted(Uint32Array.from(leaves)),
       }
@@ -250,7 +267,7 @@ export class Reuse {
     return round
   }
 
-  *#searches(leaves: Uint32Array, anchors: Uint8Array, overlapping: boolean): Generator<PatchTask> {
+  *#searches(leaves: Uint32Array, anchors: Uint8Array, overlapping: boolean): Generator<OlderTask> {
     const first = Math.max(0, (leaves[0] as number) * LEAF_BYTES - REACH_BYTES)
     const last = Math.min(this.#base.file.size, ((leaves.at(-1) as number) + 1) * LEAF_BYTES + REACH_BYTES)
     for (const [start, end] of overlapping ? [[first, last] as const] : this.#unused(first, last)) {
@@ -314,16 +331,14 @@ export class Reuse {
   #patch({ from, count, parts }: Piece, done: (outcome: 'done' | 'refused') => void): void {
     const base = this.#base.file
     const block = blockBytes(bytesOf(parts))
-    this.#host.order({ is: 'sign', base, parts, block }, signed => {
-      if (this.#over) return
+    this.#order({ is: 'sign', base, parts, block }, signed => {
       if (!('bytes' in signed) || signed.bytes.length === 0) return done('refused')
       this.#host.ask({ type: 'fetch_delta', from, count, block }, signed.bytes, delta => {
         if (this.#over) return
         if (delta === null) return done('refused')
         const leaves = Uint32Array.from({ length: count }, (_, at) => from + at)
-        const task: PatchTask = { is: 'assemble', base, parts, block, delta, ...this.#wanted(leaves) }
-        this.#host.order(task, result => {
-          if (this.#over) return
+        const task: OlderTask = { is: 'assemble', base: this.#base.file, parts, block, delta, ...this.#wanted(leaves) }
+        this.#order(task, result => {
           if ('leaves' in result) this.#took(result, 'patched')
           done('done')
         })

@@ -224,6 +224,24 @@ export function acceptDisk(kind: string, makeRig: () => Rig): void {
     failsWith(t, 'EISDIR', () => disk.stageCopy('s', path('folder')))
   })
 
+  accept('where only a clone is wanted there is one, or nothing', (t, { disk, user }) => {
+    user.writeFile('file', bytesOf('content'))
+    disk.stageFile('k', bytesOf('kept'), MTIME, false)
+    disk.keep('k', 'k')
+    const cloned = (slot: string, text: string, clone: () => void) => {
+      try {
+        clone()
+      } catch (error) {
+        t.true(error instanceof DiskError)
+        t.is(disk.stageStat(slot), null)
+        return
+      }
+      t.is(textOf(disk.stageRead(slot, 0, 100)), text)
+    }
+    cloned('s', 'content', () => disk.stageCopy('s', path('file'), true))
+    cloned('t', 'kept', () => disk.stageCopyKept('t', 'k', true))
+  })
+
   accept('a new file is placed where nothing is, and only there', (t, { disk, user }) => {
     disk.stageFile('s', bytesOf('new'), MTIME, false)
     user.writeFile('file', bytesOf('theirs'))

@@ -210,3 +210,82 @@ test('what a peer asks is bounded by what there is', t => {
   a.disk.writeFile('big', noise(10, 1))
   t.is(ask({ type: 'fetch_anchors', runs: [[0, 1]] }), 'blob_changed')
 })
+
+test('a disk that is full when the content is asked for gets it when there is room', t => {
+  const { world, a, b } = makePair()
+  let opened = 0
+  let refused = 0
+  // The first makes the slot, the next ones are for the content.
+  b.disk.fault = operation => {
+    if (operation !== 'stageOpen' || ++opened === 1 || opened > 5) return null
+    refused++
+    return 'ENOSPC'
+  }
+  a.write('big', base)
+  settle(world)
+  t.is(refused, 4)
+  t.is(Buffer.compare(b.disk.readFile('big'), base), 0)
+  assertAgree(t, world)
+})
+
+test('a big file that was copied, renamed and edited, or brought back costs next to nothing', t => {
+  const { world, a, b } = makePair()
+  a.write('big', base)
+  settle(world)
+  const cost = (change: () => void): number => {
+    const since = world.delivered.length
+    change()
+    settle(world)
+    assertAgree(t, world)
+    return received(world, b, since, base.length)
+  }
+  t.is(
+    cost(() => a.write('copy', base)),
+    0,
+    'a copy',
+  )
+  t.is(Buffer.compare(b.disk.readFile('copy'), base), 0)
+  const edited = concat(base.subarray(0, 100_000), noise(30, 5), base.subarray(100_000))
+  const renamed = cost(() => {
+    a.remove('copy')
+    a.write('folder with another name', edited)
+  })
+  t.true(renamed < 8_000, `${renamed} bytes for a file that was renamed and edited`)
+  t.is(Buffer.compare(b.disk.readFile('folder with another name'), edited), 0)
+  const like = cost(() => a.write('big', edited.slice(7)))
+  t.true(like < 12_000, `${like} bytes for two edits in one leaf`)
+  t.is(
+    cost(() => a.write('big', base)),
+    0,
+    'the former content, which is in the version store',
+  )
+  t.is(
+    cost(() => {
+      a.remove('big')
+      settle(world)
+      a.write('again', base)
+    }),
+    0,
+    'deleted, then brought back under another name',
+  )
+})
+
+test('a file from which another one is copied can be renamed or deleted meanwhile', t => {
+  for (const meanwhile of ['rename', 'remove'] as const) {
+    const { world, a, b } = makePair()
+    a.write('big', base)
+    settle(world)
+    let orders = 0
+    b.beforePatch = () => {
+      if (++orders > 1) return
+      if (meanwhile === 'rename') b.rename('big', 'elsewhere')
+      else b.remove('big')
+    }
+    a.write('copy', base)
+    settle(world)
+    t.true(orders > 0)
+    assertAgree(t, world)
+    t.is(Buffer.compare(b.disk.readFile('copy'), base), 0)
+    t.deepEqual(Object.keys(a.tree()).sort(), meanwhile === 'rename' ? ['copy', 'elsewhere'] : ['copy'])
+  }
+})

@@ -1,7 +1,7 @@
-/** What an edit of a big file costs on the way between two real services, counted by a relay. */
-import { closeSync, openSync, readFileSync, renameSync, statSync, writeFileSync, writeSync } from 'node:fs'
+/** What an edit, a copy or a rename of a big file costs on the way between two real services, counted by a relay. */
+import { closeSync, copyFileSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { noise } from '../hasher/_random.ts'
 import { arenaName, freePort, Household } from './_household.ts'
 import { Relay } from './_proxy.ts'
@@ -9,7 +9,17 @@ import { Relay } from './_proxy.ts'
 const MIB = 1024 * 1024
 const SECONDS = 120
 
-test('an insertion at the head of 64 MiB, a megabyte overwritten and a little appended cost what is new', async t => {
+interface Pair {
+  /** In alice's root; and a place for what is written aside and renamed into it, as editors do. */
+  there(name: string): string
+  aside: string
+  /** Lets alice's user do something, and waits until bob has it: bytes that passed between them, both ways. */
+  carried(change: () => void): Promise<number>
+  /** Whether bob has the same as alice. */
+  same(name: string): boolean
+}
+
+async function makePair(t: ExecutionContext): Promise<Pair> {
   const house = new Household(t)
   const [alice, bob] = await house.all('alice', 'bob')
   if (!alice?.port || !bob) throw new Error('two peers were made')
@@ -23,35 +33,72 @@ test('an insertion at the head of 64 MiB, a megabyte overwritten and a little ap
   await alice.call('peer_add', { name: 'bob', id: bobId, addresses: [] })
   await bob.call('peer_add', { name: 'alice', id: aliceId, addresses: [`127.0.0.1:${relay.port}`] })
   await house.together([alice, bob])
-
-  const there = join(house.root(alice), 'big')
-  const here = join(house.root(bob), 'big')
-  const carried = async (edit: () => void): Promise<number> => {
-    const before = relay.toTarget + relay.fromTarget
-    edit()
-    await bob.untilArena('knows of the edit', 'docs', ({ bytes }) => bytes === statSync(there).size, SECONDS * 1000)
-    await bob.call('wait', { arena: arenaName('docs'), timeoutSeconds: SECONDS })
-    t.true(readFileSync(here).equals(readFileSync(there)))
-    return relay.toTarget + relay.fromTarget - before
+  const there = (name: string) => join(house.root(alice), name)
+  return {
+    there,
+    aside: join(house.folder, 'aside'),
+    same: name => readFileSync(join(house.root(bob), name)).equals(readFileSync(there(name))),
+    async carried(change) {
+      const before = relay.toTarget + relay.fromTarget
+      change()
+      // Alice looks at her disk before she agrees, so that bob has heard of the change by then.
+      for (const peer of [alice, bob]) await peer.call('wait', { arena: arenaName('docs'), timeoutSeconds: SECONDS })
+      return relay.toTarget + relay.fromTarget - before
+    },
   }
-  /** Written aside, as an editor does, so that it is there at once. */
+}
+
+test('an insertion at the head of 64 MiB and a megabyte overwritten cost what is new', async t => {
+  const { there, aside, carried, same } = await makePair(t)
   const replace = (content: Uint8Array) => () => {
-    writeFileSync(join(house.folder, 'aside'), content)
-    renameSync(join(house.folder, 'aside'), there)
+    writeFileSync(aside, content)
+    renameSync(aside, there('big'))
   }
   const base = noise(64 * MIB, 1)
   const first = await carried(replace(base))
+  t.true(same('big'))
   t.true(first > base.length && first < 1.02 * base.length, `${first} bytes for the file`)
 
   const inserted = await carried(replace(Buffer.concat([noise(17, 2), base])))
+  t.true(same('big'))
   // Hashes of 513 leaves, 4 KiB of anchors, and what entries, states and TLS need.
   t.true(inserted < 64 * 1024, `${inserted} bytes for 17 inserted at the head`)
 
   const overwritten = await carried(() => {
-    const file = openSync(there, 'r+')
+    const file = openSync(there('big'), 'r+')
     writeSync(file, noise(MIB, 3), 0, MIB, 30 * MIB + 4321)
-    writeSync(file, noise(7, 4), 0, 7, 64 * MIB + 17)
     closeSync(file)
   })
+  t.true(same('big'))
   t.true(overwritten > MIB && overwritten < 1.05 * MIB, `${overwritten} bytes for a megabyte overwritten`)
+})
+
+test('of 64 MiB that are copied, renamed and edited, or brought back nothing is sent again', async t => {
+  const { there, aside, carried, same } = await makePair(t)
+  const base = noise(64 * MIB, 4)
+  await carried(() => writeFileSync(there('big'), base))
+
+  const copied = await carried(() => {
+    copyFileSync(there('big'), aside)
+    renameSync(aside, there('copy'))
+  })
+  t.true(same('copy'))
+  t.true(copied < 64 * 1024, `${copied} bytes for a copy`)
+
+  const edited = await carried(() => {
+    renameSync(there('copy'), there('renamed'))
+    const file = openSync(there('renamed'), 'r+')
+    writeSync(file, noise(100, 5), 0, 100, 20 * MIB)
+    closeSync(file)
+  })
+  t.true(same('renamed'))
+  t.true(edited < 64 * 1024, `${edited} bytes for a file that was renamed and edited`)
+
+  const restored = await carried(() => {
+    rmSync(there('big'))
+    writeFileSync(aside, base)
+    renameSync(aside, there('renamed'))
+  })
+  t.true(same('renamed'))
+  t.true(restored < 64 * 1024, `${restored} bytes for content that was replaced and deleted`)
 })
