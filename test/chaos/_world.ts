@@ -50,11 +50,12 @@ const PING_BYTES = 1_500
 /** A tree larger than this is tidied up before the next round. */
 const PATHS_MAX = 150
 /** Kept versions of all peers, above which they are thrown away, as people do. */
-const KEPT_BYTES_MAX = 30 * 1024 * 1024
+const KEPT_BYTES_MAX = 15 * 1024 * 1024
 /** A service at rest. */
 const DESCRIPTORS_MAX = 250
 const RSS_BYTES_MAX = 700 * 1024 * 1024
-const STOP_MS_MAX = 10_000
+/** The service promises ten seconds, on a machine that has time for it. */
+const STOP_MS_MAX = 20_000
 /** A user who deleted fewer entries is not to be asked whether that was meant. */
 const DELETED_MIN = 20
 

@@ -15,8 +15,8 @@ import { within } from '../_deadline.ts'
 
 export const SERVICE = fileURLToPath(new URL('../../supervisor/main.js', import.meta.url))
 const COMMAND_LINE = fileURLToPath(new URL('../../cli/main.js', import.meta.url))
-const START_MS_MAX = 30_000
-const STOP_MS_MAX = 15_000
+const START_MS_MAX = 60_000
+const STOP_MS_MAX = 30_000
 const LINES_MAX = 400
 
 /** Of all services that this process has started: none outlives it. */
