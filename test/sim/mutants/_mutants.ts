@@ -340,7 +340,34 @@ export const MUTANTS: readonly Mutant[] = [
         replace: "if (stat === null || this.rules.ignores(path, stat.type === 'dir')) gone.push(path)",
       },
     ],
-    faults: ['none'],
+    faults: ['rules'],
+    tests: ['test/arena/arena-pair.test.ts'],
+  },
+
+  {
+    name: 'any-root-is-taken',
+    takenAway: 'The root is the folder that was synced, by its marker (I9): whatever folder is there is scanned',
+    edits: [
+      {
+        file: ARENA,
+        search: '    if (marker === known) return true\n',
+        replace: '    if (marker !== undefined) return true\n',
+      },
+    ],
+    faults: ['disk'],
+    tests: ['test/arena/arena-pair.test.ts'],
+  },
+  {
+    name: 'any-number-of-deletions',
+    takenAway: 'Too many deletions at once stop the arena (I9): they are believed',
+    edits: [
+      {
+        file: LOCAL,
+        search: '    if (this.#deletionsAllowed || part >= 1) return null\n',
+        replace: '    if (part >= 0) return null\n',
+      },
+    ],
+    faults: [],
     tests: ['test/arena/arena-pair.test.ts'],
   },
 
