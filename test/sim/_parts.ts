@@ -81,6 +81,27 @@ export class SimulatedDisk extends MemoryDisk {
     return super.open(path)
   }
 
+  /** What the arena has staged, by inode: the content that it may put in place. */
+  readonly #staged = new Map<bigint, Uint8Array>()
+
+  override stageFile(slot: string, bytes: Uint8Array, mtimeNs: bigint, exec: boolean): DiskStat {
+    const stat = super.stageFile(slot, bytes, mtimeNs, exec)
+    this.#staged.set(stat.ino, bytes)
+    return stat
+  }
+
+  override stageFinish(slot: string, size: number, mtimeNs: bigint, exec: boolean): DiskStat {
+    const stat = super.stageFinish(slot, size, mtimeNs, exec)
+    this.#staged.set(stat.ino, super.stageRead(slot, 0, size))
+    return stat
+  }
+
+  /** Whether a file is as the arena has staged it: nobody has written to it since. */
+  asStaged(ino: bigint, bytes: Uint8Array): boolean {
+    const staged = this.#staged.get(ino)
+    return staged !== undefined && Buffer.compare(staged, bytes) === 0
+  }
+
   override keptOpen(kept: string): ReturnType<MemoryDisk['keptOpen']> {
     this.#looking('open', kept)
     return super.keptOpen(kept)

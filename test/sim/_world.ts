@@ -443,6 +443,8 @@ export class World {
       const stat = peer.disk.stat(path as EntryPath)
       const file = files.get(stat?.ino ?? 0n)
       if (stat === null || file === undefined) continue
+      if (peer.disk.asStaged(file.ino, file.whole))
+        throw new SimulationFailure('I5 placed before it was durable', `${peer.name} has ${path} torn`)
       const have = store.entry(path as EntryPath)?.have?.content
       const known = have?.type === 'file' && have.hash === hashSmall(file.whole) && have.mtimeNs >= stat.mtimeNs
       this.note(`${peer.name} has ${path} torn, ${known ? 'and can tell' : 'which it cannot tell'}`)
