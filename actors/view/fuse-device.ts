@@ -5,9 +5,10 @@
  * A mount whose program died is *stale*: every access to it fails with ENOTCONN, "Transport endpoint is not connected". It is
  * recognised and taken away before a new one takes its place.
  */
-import { spawnSync } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { closeSync, constants, openSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { promisify } from 'node:util'
 import { close } from '../arena/posix-calls.ts'
 import { detachMount, mountDevice, receiveDescriptor, socketPair, takePlace, viewFault } from './view-calls.ts'
 import { ViewError } from './view-source.ts'
@@ -29,6 +30,7 @@ export interface MountOptions {
 export function mountFault(): string | null {
   if (viewFault !== null) return `the view needs Linux and koffi: ${viewFault}`
   try {
+    // Also for the helper, which opens it with the rights of the user: systems give it to all (mode 0666), containers often to nobody.
     closeSync(openSync(DEVICE, constants.O_RDWR))
   } catch (error) {
     return `${DEVICE} cannot be opened: ${error instanceof Error ? error.message : String(error)}`
@@ -47,18 +49,18 @@ function isRoot(): boolean {
  *
  * Throws ViewError: ENOTDIR, ENOTEMPTY, EBUSY (there is a living mount), EPERM, and what the helper says.
  */
-export function mountView(mountpoint: string, options: MountOptions): number {
+export async function mountView(mountpoint: string, options: MountOptions): Promise<number> {
   const fault = mountFault()
   if (fault !== null) throw new ViewError('ENODEV', fault)
-  unmountStale(mountpoint)
+  await unmountStale(mountpoint)
   if (!statSync(mountpoint).isDirectory()) throw new ViewError('ENOTDIR', `'${mountpoint}' is not a folder`)
   if (isMountpoint(mountpoint)) throw new ViewError('EBUSY', `something is mounted on '${mountpoint}'`)
   if (readdirSync(mountpoint).length > 0) throw new ViewError('ENOTEMPTY', `'${mountpoint}' is not empty`)
-  // Node closes what it opened in a thread when the thread ends.
-  const device = openSync(DEVICE, constants.O_RDWR | constants.O_NONBLOCK)
+  const byCall = (options.by ?? (isRoot() ? 'call' : 'helper')) === 'call'
+  // Node closes what it opened in a thread when the thread ends: so the helper's descriptor takes the place of one of Node's.
+  const device = openSync(byCall ? DEVICE : '/dev/null', constants.O_RDWR | constants.O_NONBLOCK)
   try {
-    if ((options.by ?? (isRoot() ? 'call' : 'helper')) === 'call')
-      mountDevice(mountpoint, MOUNT_TYPE, mountData(device, options))
+    if (byCall) mountDevice(mountpoint, MOUNT_TYPE, mountData(device, options))
     else takePlace(mountByHelper(mountpoint, options), device)
     return device
   } catch (error) {
@@ -96,10 +98,10 @@ function mountByHelper(mountpoint: string, { allowOther }: MountOptions): number
 }
 
 /** Takes a mount away at once; programs that have something open in it keep it until its device is closed. */
-export function unmountView(mountpoint: string): void {
+export async function unmountView(mountpoint: string): Promise<void> {
   if (isRoot()) return detachMount(mountpoint)
-  const result = spawnSync(HELPER, ['-u', '-z', '--', mountpoint], { timeout: HELPER_TIMEOUT_MS })
-  if (result.status !== 0) throw new ViewError('EPERM', result.error?.message ?? result.stderr.toString().trim())
+  // Not the synchronous form: the kernel may have questions before the helper has ended.
+  await promisify(execFile)(HELPER, ['-u', '-z', '--', mountpoint], { timeout: HELPER_TIMEOUT_MS })
 }
 
 /** Whether a mount is there whose program has died. */
@@ -113,10 +115,10 @@ export function isStale(mountpoint: string): boolean {
 }
 
 /** Takes stale mounts away, one above the other; whether there were any. */
-export function unmountStale(mountpoint: string): boolean {
+export async function unmountStale(mountpoint: string): Promise<boolean> {
   let found = false
   while (isStale(mountpoint)) {
-    unmountView(mountpoint)
+    await unmountView(mountpoint)
     found = true
   }
   return found

@@ -83,7 +83,6 @@ export const INIT_FLAGS = {
   BIG_WRITES: 2 ** 5,
   AUTO_INVAL_DATA: 2 ** 12,
   DO_READDIRPLUS: 2 ** 13,
-  READDIRPLUS_AUTO: 2 ** 14,
   ASYNC_DIO: 2 ** 15,
   PARALLEL_DIROPS: 2 ** 18,
   ABORT_ERROR: 2 ** 21,
@@ -509,7 +508,8 @@ export interface Negotiated {
 /**
  * The answer to INIT, or null if the kernel is too old for this program.
  *
- * Asked for where the kernel has it: 1 MiB in a request; reads side by side; readdirplus when the kernel thinks that it pays;
+ * Asked for where the kernel has it: 1 MiB in a request; reads side by side; names of a folder always with their
+ * attributes, as a source looks at each anyway;
  * lookups and listings of one folder side by side; O_TRUNC in OPEN; the clearing of set-user-id bits left to the file system
  * below, so that not every write costs a question for `security.capability`; link targets cached.
  *

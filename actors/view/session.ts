@@ -42,7 +42,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
   if (source.root !== null) checkApart(mountpoint, source.root)
   const root = await source.lookup('')
   const mount = { allowOther: options.allowOther ?? false, ...(options.by === undefined ? {} : { by: options.by }) }
-  const device = mountView(mountpoint, mount)
+  const device = await mountView(mountpoint, mount)
   const waker = createWaker()
   const stopped = new Int32Array(new SharedArrayBuffer(4))
   const agreed = deferred<boolean>()
@@ -69,7 +69,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
   /** Ends everything, once, whoever asks first. */
   const end = (reason: Error | null): Promise<void> => {
     ending ??= (async () => {
-      if (mounted) tryUnmount(mountpoint, outlet)
+      if (mounted) await tryUnmount(mountpoint, outlet)
       Atomics.store(stopped, 0, 1)
       wake(waker)
       await Promise.all(readers.map(reader => reader.gone))
@@ -122,9 +122,9 @@ function deferred<Value>(): Deferred<Value> {
   return { ...(parts as Deferred<Value>), promise }
 }
 
-function tryUnmount(mountpoint: string, outlet: ViewOutlet): void {
+async function tryUnmount(mountpoint: string, outlet: ViewOutlet): Promise<void> {
   try {
-    unmountView(mountpoint)
+    await unmountView(mountpoint)
   } catch (error) {
     // Closing the device cuts it all the same; the place stays stale until it is used again.
     outlet.log('view_defect', { operation: 'unmount', error: error instanceof Error ? error.message : String(error) })

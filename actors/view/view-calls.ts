@@ -224,9 +224,17 @@ export function mountDevice(mountpoint: string, type: string, data: string): voi
   check(call.mount('realize', mountpoint, type, MS_NOSUID | MS_NODEV, data), `cannot mount on '${mountpoint}'`)
 }
 
-/** Takes the mount out of the tree at once; what is open in it stays so until it is closed. */
-export function detachMount(mountpoint: string): void {
-  check(call.umount2(mountpoint, MNT_DETACH), `cannot unmount '${mountpoint}'`)
+/**
+ * Takes the mount out of the tree at once; what is open in it stays so until it is closed. In Node's thread pool: the kernel
+ * writes what is left of mapped files first, and waits for our answers.
+ */
+export function detachMount(mountpoint: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    call.umount2.async(mountpoint, MNT_DETACH, (error: unknown, result: number) => {
+      if (error === null && result === 0) resolve()
+      else reject(asyncError(`cannot unmount '${mountpoint}'`))
+    })
+  })
 }
 
 /** Two connected sockets. */

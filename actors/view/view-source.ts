@@ -113,7 +113,8 @@ export interface ViewSource {
   lookup(path: string): Answer<SourceEntry>
   openFolder(path: string): Answer<OpenFolder>
   readLink(path: string): Answer<string>
-  open(path: string, how: OpenHow): Answer<OpenFile>
+  /** May take long where content has to come first; `signal` says that nobody waits any more. */
+  open(path: string, how: OpenHow, signal: AbortSignal): Answer<OpenFile>
   /** Makes and opens a file; with `exclusive` EEXIST if there is something, else an existing file is opened. */
   create(path: string, how: OpenHow & { exclusive: boolean }, mode: number, owner: Owner): Answer<OpenFile>
   makeFolder(path: string, mode: number, owner: Owner): Answer<SourceEntry>

@@ -86,6 +86,11 @@ const XATTR_REPLACE = 2
 const SEEK_DATA = 3
 const SEEK_HOLE = 4
 
+export interface ViewLimits {
+  handlesMax?: number
+  runningMax?: number
+}
+
 /** Where a view's words go, and what it cannot know by itself. */
 export interface ViewOutlet {
   reply(bytes: Uint8Array): void
@@ -131,10 +136,6 @@ interface FolderHandle {
 
 type Handle = FileHandle | FolderHandle
 
-interface Running {
-  readonly abort: AbortController
-}
-
 /** The kernel's number for a node's file, while anybody has it open that way. */
 interface Backing {
   readonly number: number
@@ -142,7 +143,7 @@ interface Backing {
 }
 
 const errnos: Readonly<Record<string, number>> = osConstants.errno
-const { EIO, EINTR, EBUSY } = osConstants.errno
+const { EIO } = osConstants.errno
 
 /** errno of an error by its `code`; 0 if it has none and is a defect. */
 function errnoOf(error: unknown): number {
@@ -158,9 +159,12 @@ export class View {
   /** Who has a node open. */
   readonly #open = new Map<Node, Set<Handle>>()
   readonly #backings = new Map<Node, Backing>()
-  readonly #running = new Map<number, Running>()
+  /** Requests that wait and can be interrupted. */
+  readonly #running = new Map<number, AbortController>()
   readonly #earlyInterrupts = new Set<number>()
   readonly #wantsPassthrough: boolean
+  readonly #handlesMax: number
+  readonly #runningMax: number
   #passthrough = false
   #nextHandle = VIRTUAL_HANDLE
   readonly #unsubscribe: () => void
@@ -168,11 +172,18 @@ export class View {
   readonly #clearsIds = process.geteuid?.() === 0
 
   /** @param root what the source says of its path '' */
-  constructor(source: ViewSource, root: SourceEntry, outlet: ViewOutlet, options: { passthrough: boolean }) {
+  constructor(
+    source: ViewSource,
+    root: SourceEntry,
+    outlet: ViewOutlet,
+    options: ViewLimits & { passthrough: boolean },
+  ) {
     this.#source = source
     this.#outlet = outlet
     this.#nodes = new NodeTable(root.id)
     this.#wantsPassthrough = options.passthrough
+    this.#handlesMax = options.handlesMax ?? HANDLES_MAX
+    this.#runningMax = options.runningMax ?? RUNNING_MAX
     this.#unsubscribe = source.subscribe(change => this.#changed(change))
   }
 
@@ -202,7 +213,7 @@ export class View {
   /** Ends all that waits and closes all that is open. */
   close(): void {
     this.#unsubscribe()
-    for (const { abort } of this.#running.values()) abort.abort()
+    for (const running of this.#running.values()) running.abort()
     for (const fh of [...this.#handles.keys()]) this.#release(fh)
   }
 
@@ -217,36 +228,42 @@ export class View {
 
   /** Answers one request, whatever happens: without an answer the program would hang. */
   async #serve(request: Request): Promise<void> {
-    const { unique } = request
-    if (this.#running.size >= RUNNING_MAX) {
-      this.#outlet.log('view_full', { running: this.#running.size })
-      return this.#outlet.reply(replyError(unique, EBUSY))
-    }
-    if (this.#earlyInterrupts.delete(unique)) return this.#outlet.reply(replyError(unique, EINTR))
-    const abort = new AbortController()
-    this.#running.set(unique, { abort })
-    let answered = false
-    const answer = (bytes: Uint8Array) => {
-      if (answered) return
-      answered = true
-      this.#running.delete(unique)
-      this.#outlet.reply(bytes)
-    }
-    // Not waiting for the source to notice: whoever interrupted shall get away at once.
-    abort.signal.addEventListener('abort', () => answer(replyError(unique, EINTR)))
     try {
-      const body = await this.#answer(request, abort.signal)
-      answer(reply(unique, body))
+      const body = await (request.op === 'READ' || request.op === 'OPEN' ? this.#wait(request) : this.#answer(request))
+      this.#outlet.reply(reply(request.unique, body))
     } catch (error) {
       const errno = errnoOf(error)
       if (errno === 0) this.#outlet.log('view_defect', { operation: request.op, error: describe(error) })
-      answer(replyError(unique, errno === 0 ? EIO : errno))
+      this.#outlet.reply(replyError(request.unique, errno === 0 ? EIO : errno))
     }
+  }
+
+  /**
+   * What may take long because of content that is elsewhere. Whoever interrupts gets away at once, without waiting for the source to
+   * notice. All else is done to its end, as on a disk: a folder that was made must not be told as not made.
+   */
+  #wait(request: Operation<'READ' | 'OPEN'>): Promise<Uint8Array> {
+    const { unique } = request
+    if (this.#earlyInterrupts.delete(unique)) throw new ViewError('EINTR', 'interrupted')
+    if (this.#running.size >= this.#runningMax) {
+      this.#outlet.log('view_full', { running: this.#running.size })
+      throw new ViewError('EBUSY', 'too many requests wait')
+    }
+    const abort = new AbortController()
+    this.#running.set(unique, abort)
+    return new Promise((resolve, reject) => {
+      abort.signal.addEventListener('abort', () => {
+        this.#running.delete(unique)
+        reject(new ViewError('EINTR', 'interrupted'))
+      })
+      const done = request.op === 'READ' ? this.#read(request, abort.signal) : this.#openFile(request, abort.signal)
+      done.finally(() => this.#running.delete(unique)).then(resolve, reject)
+    })
   }
 
   #interrupt(unique: number): void {
     const running = this.#running.get(unique)
-    if (running !== undefined) return running.abort.abort()
+    if (running !== undefined) return running.abort()
     this.#earlyInterrupts.add(unique)
     if (this.#earlyInterrupts.size <= EARLY_INTERRUPTS_MAX) return
     for (const oldest of this.#earlyInterrupts) {
@@ -256,7 +273,7 @@ export class View {
   }
 
   /** Body of the reply. */
-  #answer(request: Request, signal: AbortSignal): Answer<Uint8Array | undefined> {
+  #answer(request: Exclude<Request, { op: 'READ' | 'OPEN' }>): Answer<Uint8Array | undefined> {
     switch (request.op) {
       case 'LOOKUP':
         return this.#lookup(request)
@@ -279,12 +296,8 @@ export class View {
         return this.#remove(request)
       case 'RENAME':
         return this.#rename(request)
-      case 'OPEN':
-        return this.#openFile(request)
       case 'CREATE':
         return this.#create(request)
-      case 'READ':
-        return this.#read(request, signal)
       case 'WRITE':
         return this.#write(request)
       case 'RELEASE':
@@ -469,19 +482,24 @@ export class View {
 
   // Files
 
-  async #openFile(request: Operation<'OPEN'>): Promise<Uint8Array> {
+  async #openFile(request: Operation<'OPEN'>, signal: AbortSignal): Promise<Uint8Array> {
     this.#checkRoom()
     const node = this.#node(request.node)
     const how = howOf(request.flags)
     const path = this.#nodes.pathOf(node)
-    const file = await (path === null ? this.#openAgain(node, how) : this.#source.open(path, how))
+    const file = await (path === null ? this.#openAgain(node, how) : this.#source.open(path, how, signal))
     if (file.entry.id !== node.id) {
       file.close()
       if (path !== null) this.#loseName(node)
       throw new ViewError('ESTALE', 'something else has this name now')
     }
+    if (signal.aborted) {
+      // Nobody will ever close it.
+      file.close()
+      throw new ViewError('EINTR', 'interrupted')
+    }
     if (how.truncate && request.openFlags & OPEN_KILL_SUIDGID) clearIds(file, this.#clearsIds)
-    return openBody(await this.#opened(node, file, how))
+    return openBody(this.#opened(node, file, how))
   }
 
   async #create(request: Operation<'CREATE'>): Promise<Uint8Array> {
@@ -497,7 +515,7 @@ export class View {
       throw error
     }
     const { entry } = file
-    const opened = await this.#opened(node, file, how)
+    const opened = this.#opened(node, file, how)
     return createBody(this.#give(node, entry), opened)
   }
 
@@ -507,16 +525,15 @@ export class View {
       if (kind === 'folder' || file.descriptor === null) continue
       const flags =
         (how.write ? (how.read ? constants.O_RDWR : constants.O_WRONLY) : 0) | (how.append ? constants.O_APPEND : 0)
-      const fd = openFollowing(`/proc/self/fd/${file.descriptor}`, flags | (how.truncate ? constants.O_TRUNC : 0))
-      const look = () => ({ ...file.entry, attributes: lookAt(fd).attributes })
-      return { entry: look(), descriptor: fd, look, close: () => close(fd) }
+      return openedAgain(file, flags | (how.truncate ? constants.O_TRUNC : 0))
     }
     throw new ViewError('ESTALE', `node ${node.number} has no name`)
   }
 
   /** Takes a file that was just opened; closes it if that fails. */
-  async #opened(node: Node, file: OpenFile, how: OpenHow): Promise<OpenAnswer> {
+  #opened(node: Node, file: OpenFile, how: OpenHow): OpenAnswer {
     try {
+      if (file.descriptor !== null && how.write) this.#becameReal(node, file)
       const siblings = this.#open.get(node)?.size ?? 0
       // Inside the kernel a node's content goes either through its cache or through it to the file, for all who have it open.
       const mixed = siblings > 0 && !this.#backings.has(node)
@@ -524,7 +541,6 @@ export class View {
       const passthrough = backing !== 0
       const handle: FileHandle = { kind: 'file', node, how, file, former: null, busy: 0, released: false, passthrough }
       const fh = this.#addHandle(handle, file.descriptor)
-      if (file.descriptor !== null && how.write) await this.#becameReal(node)
       if (passthrough) {
         // What goes past the kernel's cache of this node leaves it out of date.
         node.cached = null
@@ -549,7 +565,7 @@ export class View {
   }
 
   #checkRoom(): void {
-    if (this.#handles.size >= HANDLES_MAX) throw new ViewError('ENFILE', 'too many open files')
+    if (this.#handles.size >= this.#handlesMax) throw new ViewError('ENFILE', 'too many open files')
   }
 
   #useBacking(node: Node, descriptor: number): number {
@@ -578,18 +594,12 @@ export class View {
   }
 
   /** Whoever reads a file on demand reads the real one from now on, or would miss what is written to it. */
-  async #becameReal(node: Node): Promise<void> {
+  #becameReal(node: Node, real: OpenFile): void {
     for (const handle of this.#open.get(node) ?? []) {
-      if (handle.kind === 'folder' || handle.file.descriptor !== null || handle.former !== null) continue
-      const path = this.#nodes.pathOf(node)
-      if (path === null) return
-      const real = await this.#source.open(path, { read: true, write: false, append: false, truncate: false })
-      if (handle.released || handle.former !== null || real.entry.id !== node.id) {
-        real.close()
-        continue
-      }
+      if (handle.kind === 'folder' || handle.file.descriptor !== null) continue
+      const file = openedAgain(real, constants.O_RDONLY)
       handle.former = handle.file
-      handle.file = real
+      handle.file = file
     }
   }
 
@@ -803,6 +813,13 @@ export class View {
 /** In a listing: the name with its type, without a node. */
 function notGiven(entry: SourceEntry): NodeEntry {
   return { node: 0, generation: 0, attributes: entry.attributes, validMs: 0 }
+}
+
+/** A real file once more, by /proc: also where it has no name. */
+function openedAgain(file: OpenFile, flags: number): OpenFile {
+  const fd = openFollowing(`/proc/self/fd/${file.descriptor}`, flags)
+  const look = () => ({ ...file.entry, attributes: lookAt(fd).attributes })
+  return { entry: look(), descriptor: fd, look, close: () => close(fd) }
 }
 
 function howOf(flags: number): OpenHow {

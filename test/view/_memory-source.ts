@@ -2,9 +2,9 @@
  * Files of which nothing is on the disk until they are written to, as an arena has them: content is given on demand, when the
  * test allows it. Read-only but for opening for writing, which makes a file a real one in a scratch folder.
  */
-import { constants, openSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { close, truncate } from '../../actors/arena/posix-calls.ts'
+import { truncate } from '../../actors/arena/posix-calls.ts'
 import type { Attributes, Space } from '../../actors/view/fuse-protocol.ts'
 import { lookAt } from '../../actors/view/view-calls.ts'
 import {
@@ -62,7 +62,7 @@ export class MemorySource implements ViewSource {
     return { entry: look(), descriptor: null, look, names, child, sync: () => {}, close: () => {} }
   }
 
-  open(path: string, how: OpenHow): OpenFile {
+  open(path: string, how: OpenHow): Answer<OpenFile> {
     const file = this.#file(path)
     if (how.write && file.real === undefined) {
       file.real = join(this.#scratch, path)
@@ -122,14 +122,14 @@ export class MemorySource implements ViewSource {
   #realSize(path: string): number {
     const fd = openSync(path, constants.O_RDONLY)
     const { size } = lookAt(fd).attributes
-    close(fd)
+    closeSync(fd)
     return size
   }
 
   #close(descriptor: number | null): void {
     this.open_--
     this.closed++
-    if (descriptor !== null) close(descriptor)
+    if (descriptor !== null) closeSync(descriptor)
   }
 }
 

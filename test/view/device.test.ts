@@ -1,4 +1,6 @@
 /** Mounting, unmounting, and what is left when a view dies. */
+
+import assert from 'node:assert/strict'
 import { type ChildProcess, execFile, execFileSync, spawn, spawnSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
@@ -20,21 +22,27 @@ function skipped(title: string, _body: unknown): void {
 
 const memoryEntry = new URL('./_memory-worker.js', import.meta.url)
 const WAIT_MS = 30_000
+const NOBODY = ['--reuid=65534', '--regid=65534', '--clear-groups']
 
 /** A view in a process of its own, that can be killed. */
-async function viewProcess(t: Cleaning, root: string, mountpoint: string): Promise<ChildProcess> {
+async function viewProcess(t: Cleaning, root: string, mountpoint: string, as: string[] = []): Promise<ChildProcess> {
   const entry = new URL('../../actors/view/worker.js', import.meta.url).href
   const code = `const { Worker } = await import('node:worker_threads');
     new Worker(new URL(${JSON.stringify(entry)}), { workerData: ${JSON.stringify({ root, mountpoint })} })
       .on('message', message => console.log(message.type))`
-  const script = join(temporaryFolder(t), 'view.mjs')
+  const place = temporaryFolder(t)
+  fs.chmodSync(place, 0o755)
+  const script = join(place, 'view.mjs')
   fs.writeFileSync(script, code)
-  const child = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] })
-  t.teardown(() => {
+  const [program = process.execPath, ...before] = [...as, process.execPath]
+  const child = spawn(program, [...before, script], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(async () => {
     child.kill('SIGKILL')
-    unmountStale(mountpoint)
+    await unmountStale(mountpoint)
   })
-  await within(WAIT_MS, 'the view is mounted', new Promise(resolve => child.stdout?.once('data', resolve)))
+  await within(WAIT_MS, 'the view is mounted', new Promise(resolve => child.stdout?.once('data', resolve))).then(said =>
+    assert.equal(String(said), 'mounted\n'),
+  )
   return child
 }
 
@@ -65,7 +73,7 @@ onMount('whoever has a file open when it is closed gets an error and does not ha
 onMount('a view that others unmount ends by itself', async t => {
   const m = await mounted(t)
   const gone = new Promise(resolve => m.worker.once('exit', resolve))
-  unmountView(m.at)
+  await unmountView(m.at)
   await within(WAIT_MS, 'the view ends', gone)
   t.false(mountpoints().includes(m.at))
 })
@@ -95,8 +103,8 @@ onMount('a view whose thread is ended leaves programs with an error, not hanging
   fs.writeFileSync(join(m.at, 'file'), 'content')
   await within(WAIT_MS, 'the thread ends', m.worker.terminate())
   t.true(isStale(m.at))
-  t.true(unmountStale(m.at))
-  t.false(unmountStale(m.at))
+  t.true(await unmountStale(m.at))
+  t.false(await unmountStale(m.at))
   t.false(mountpoints().includes(m.at))
 })
 
@@ -132,6 +140,37 @@ if (onHelper === null)
     t.regex(error?.message ?? '', /none/)
   })
 else test.skip(`fusermount3 mounts too (skipped: ${onHelper})`, t => t.fail())
+
+/** Why an ordinary user cannot mount here, or null. */
+function userFault(): string | null {
+  if (onHelper !== null || process.geteuid?.() !== 0) return onHelper ?? 'only root can become another user'
+  if ((fs.statSync('/dev/fuse').mode & 0o6) !== 0o6) return '/dev/fuse is for root alone'
+  const checked = spawnSync('setpriv', [...NOBODY, process.execPath, '--check', new URL(import.meta.url).pathname])
+  return checked.status === 0 ? null : 'this checkout is for root alone'
+}
+
+const userTitle = 'an ordinary user mounts, works and unmounts without rights'
+if (userFault() !== null) test.skip(`${userTitle} (skipped: ${userFault()})`, t => t.fail())
+else
+  test.serial(userTitle, async t => {
+    const folder = temporaryFolder(t)
+    const [root, at] = [join(folder, 'root'), join(folder, 'view')]
+    fs.chmodSync(folder, 0o755)
+    for (const place of [root, at]) {
+      fs.mkdirSync(place)
+      fs.chownSync(place, 65534, 65534)
+    }
+    const child = await viewProcess(t, root, at, ['setpriv', ...NOBODY])
+    const exit = new Promise(resolve => child.once('exit', resolve))
+    const nobody = async (command: string) =>
+      (await run('setpriv', [...NOBODY, 'sh', '-c', command], { cwd: '/' })).stdout
+    await nobody(`cd ${at} && mkdir a && echo content >a/b && chmod 600 a/b && mv a/b c && ln c d && ln -s c e`)
+    t.is(await nobody(`cd ${at} && cat d e && ls`), 'content\ncontent\na\nc\nd\ne\n')
+    t.is(fs.statSync(join(root, 'c')).uid, 65534)
+    t.is(fs.readFileSync(join(root, 'c'), 'utf8'), 'content\n')
+    t.is(await nobody(`fusermount3 -u ${at} && ls ${at}`), '')
+    await within(WAIT_MS, 'the view ends', exit)
+  })
 
 onMount('content that comes late holds up nobody else, and arrives whole', async t => {
   const m = await mounted(t, { entry: memoryEntry })

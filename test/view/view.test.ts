@@ -3,7 +3,7 @@ import { constants as osConstants } from 'node:os'
 import test from 'ava'
 import type { Fields, Layout } from '../../actors/view/fuse-layout.ts'
 import { NOTIFY, OPCODES, STRUCTS } from '../../actors/view/fuse-protocol.ts'
-import { HANDLES_MAX, RUNNING_MAX, VIRTUAL_HANDLE, View, type ViewOutlet } from '../../actors/view/view.ts'
+import { VIRTUAL_HANDLE, View, type ViewOutlet } from '../../actors/view/view.ts'
 import { readContent, viewFault } from '../../actors/view/view-calls.ts'
 import { ViewError } from '../../actors/view/view-source.ts'
 import { type Cleaning, temporaryFolder } from '../_temp.ts'
@@ -28,7 +28,7 @@ class Bench {
   readonly #waiting = new Map<number, (answer: Answer) => void>()
   #unique = 2
 
-  constructor(t: Cleaning, options: { passthrough?: boolean } = {}) {
+  constructor(t: Cleaning, options: Partial<ConstructorParameters<typeof View>[3]> = {}) {
     this.source = new MemorySource(temporaryFolder(t))
     const outlet: ViewOutlet = {
       reply: bytes => this.#take(bytes),
@@ -39,7 +39,7 @@ class Bench {
       openBacking: descriptor => this.backings.push(`open ${descriptor >= 0}`),
       closeBacking: backing => this.backings.push(`close ${backing}`),
     }
-    this.view = new View(this.source, this.source.lookup(''), outlet, { passthrough: options.passthrough ?? false })
+    this.view = new View(this.source, this.source.lookup(''), outlet, { passthrough: false, ...options })
     t.teardown(() => this.view.close())
   }
 
@@ -177,6 +177,27 @@ onLinux('an interruption that overtakes its request is not lost', async t => {
   t.is(bench.view.counts.running, 0)
 })
 
+onLinux('an opening that nobody waits for any more leaves nothing open; what is made is made', async t => {
+  const bench = new Bench(t)
+  const { promise, open: give } = gate()
+  bench.source.files.set('file', { content })
+  const node = await bench.lookup('file')
+  const honest = bench.source.open.bind(bench.source)
+  bench.source.open = async (path, how) => {
+    await promise
+    return honest(path, how)
+  }
+  const waiting = bench.send(OPCODES.OPEN, node, struct(STRUCTS.open_in, { flags: 0, open_flags: 0 }))
+  const looking = bench.send(OPCODES.LOOKUP, 1, Buffer.from('file\0'))
+  bench.interrupt(waiting.unique)
+  bench.interrupt(looking.unique)
+  t.is((await waiting.answer).errno, EINTR)
+  t.is((await looking.answer).errno, 0)
+  give()
+  await new Promise(resolve => setImmediate(resolve))
+  t.deepEqual([bench.source.open_, bench.source.closed, bench.view.counts.handles], [0, 1, 0])
+})
+
 onLinux('errors of the source reach the program by their name; one without a name is a defect', async t => {
   const bench = new Bench(t)
   const failWith = (error: Error) => () => {
@@ -292,22 +313,17 @@ onLinux('forgotten nodes are gone, and known folders list with their nodes', asy
 })
 
 onLinux('what waits and what is open has a limit', async t => {
-  const bench = new Bench(t)
+  const bench = new Bench(t, { handlesMax: 10, runningMax: 20 })
   bench.source.files.set('slow', { content, reading: () => new Promise(() => {}) })
   const node = await bench.lookup('slow')
   const { fh } = await bench.open(node)
-  for (let count = 0; count < RUNNING_MAX; count++) bench.read(node, fh, 0, 1)
+  for (let count = 1; count < 10; count++) await bench.open(node)
+  t.is((await bench.open(node)).errno, ENFILE)
+  t.is(bench.source.open_, 10)
+  for (let count = 0; count < 20; count++) bench.read(node, fh, 0, 1)
   t.is((await bench.read(node, fh, 0, 1).answer).errno, EBUSY)
-  t.is(bench.view.counts.running, RUNNING_MAX)
-
-  const other = new Bench(t)
-  other.source.files.set('file', { content })
-  const file = await other.lookup('file')
-  for (let count = 0; count < HANDLES_MAX; count++) await other.open(file)
-  t.is((await other.open(file)).errno, ENFILE)
-  t.is(other.source.open_, HANDLES_MAX)
-  other.view.close()
-  t.is(other.source.open_, 0)
+  t.is(bench.view.counts.running, 20)
+  t.is((await bench.ask(OPCODES.LOOKUP, 1, Buffer.from('slow\0'))).errno, 0, 'others are served')
 })
 
 onLinux('a real file is given to the kernel once, for all who have it open, and taken back by the last', async t => {
