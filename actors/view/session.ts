@@ -5,7 +5,10 @@
  * A crash harms nobody else: when the thread ends, however it ends, its device is closed, programs get ENOTCONN, and the next
  * mount on the place takes the stale one away.
  */
+import { execFile } from 'node:child_process'
 import { closeSync, write } from 'node:fs'
+import { setTimeout } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { close } from '../arena/posix-calls.ts'
 import type { DeviceLoopData, DeviceLoopMessage } from './device-loop.ts'
@@ -16,6 +19,9 @@ import { ViewError, type ViewSource } from './view-source.ts'
 
 /** Threads that read the device: two keep it busy while one of them copies content. */
 const READERS = 2
+/** How long closing waits for what is mapped to be written, and for notifications under way. */
+const FLUSH_MS = 5000
+const NOTICES_MS = 2000
 
 export interface ViewOptions extends Partial<MountOptions> {
   mountpoint: string
@@ -69,12 +75,18 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
   /** Ends everything, once, whoever asks first. */
   const end = (reason: Error | null): Promise<void> => {
     ending ??= (async () => {
-      if (mounted) await tryUnmount(mountpoint, outlet)
+      if (mounted) {
+        await flush(mountpoint)
+        await tryUnmount(mountpoint, outlet)
+      }
+      // A notification may wait for a lock that a request holds: so those are answered first.
+      view.stop()
+      await Promise.race([notices.close(), setTimeout(NOTICES_MS, null, { ref: false })])
       Atomics.store(stopped, 0, 1)
       wake(waker)
       await Promise.all(readers.map(reader => reader.gone))
+      // Only now: the reading threads use the descriptors of open files.
       view.close()
-      await notices.close()
       closeSync(device)
       close(waker)
       source.close()
@@ -120,6 +132,15 @@ function deferred<Value>(): Deferred<Value> {
   // A rejection that nobody waits for any more is none.
   promise.catch(() => {})
   return { ...(parts as Deferred<Value>), promise }
+}
+
+/** What programs wrote into mapped files and the kernel still has. By a program, as calls from here would wait for our answers. */
+async function flush(mountpoint: string): Promise<void> {
+  try {
+    await promisify(execFile)('sync', ['-f', mountpoint], { timeout: FLUSH_MS })
+  } catch {
+    // The mount is gone, or it takes too long: closing must come to an end.
+  }
 }
 
 async function tryUnmount(mountpoint: string, outlet: ViewOutlet): Promise<void> {

@@ -166,6 +166,7 @@ export class View {
   readonly #handlesMax: number
   readonly #runningMax: number
   #passthrough = false
+  #stopped = false
   #nextHandle = VIRTUAL_HANDLE
   readonly #unsubscribe: () => void
   /** Root may write to set-user-id files without losing the bits; for others the kernel below clears them. */
@@ -210,10 +211,16 @@ export class View {
     }
   }
 
-  /** Ends all that waits and closes all that is open. */
-  close(): void {
+  /** Ends all that waits, and lets nothing wait any more. */
+  stop(): void {
     this.#unsubscribe()
-    for (const running of this.#running.values()) running.abort()
+    this.#stopped = true
+    for (const running of [...this.#running.values()]) running.abort()
+  }
+
+  /** Closes all that is open. Nobody may use a handle any more. */
+  close(): void {
+    this.stop()
     for (const fh of [...this.#handles.keys()]) this.#release(fh)
   }
 
@@ -244,7 +251,7 @@ export class View {
    */
   #wait(request: Operation<'READ' | 'OPEN'>): Promise<Uint8Array> {
     const { unique } = request
-    if (this.#earlyInterrupts.delete(unique)) throw new ViewError('EINTR', 'interrupted')
+    if (this.#earlyInterrupts.delete(unique) || this.#stopped) throw new ViewError('EINTR', 'interrupted')
     if (this.#running.size >= this.#runningMax) {
       this.#outlet.log('view_full', { running: this.#running.size })
       throw new ViewError('EBUSY', 'too many requests wait')

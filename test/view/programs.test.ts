@@ -1,9 +1,10 @@
 /** Programs of every day in a mounted folder: they must not be able to tell it from a disk. */
-import { execFile, spawnSync } from 'node:child_process'
+import { execFile, spawn, spawnSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
+import { within } from '../_deadline.ts'
 import { temporaryFolder } from '../_temp.ts'
 import { cannotMount, type Mounted, mounted } from './_mount.ts'
 
@@ -75,6 +76,12 @@ int main(int count, char **names) {
   close(fd);
   if (memcmp(map, "before", 6) != 0) { puts("not what was written"); return 2; }
   memcpy(map + SIZE - 5, "after", 5);
+  if (count > 2) {
+    puts("mapped");
+    fflush(stdout);
+    getchar();
+    return 0;
+  }
   if (msync(map, SIZE, MS_SYNC) != 0) { perror("msync"); return 3; }
   munmap(map, SIZE);
   puts("mapped");
@@ -82,25 +89,31 @@ int main(int count, char **names) {
 }
 `
 
-withProgram(
-  'gcc builds a program there, it runs, and maps a file into its memory',
-  ['gcc'],
-  async (t, { root, at }) => {
-    const size = 100_000
-    fs.writeFileSync(join(at, 'size.h'), `#define SIZE ${size}\n`)
-    fs.writeFileSync(join(at, 'map.c'), PROGRAM)
-    await run('gcc', ['-O1', '-c', '-o', 'map.o', 'map.c'], { cwd: at })
-    await run('gcc', ['-o', 'map', 'map.o'], { cwd: at })
-    fs.writeFileSync(join(at, 'file'), Buffer.concat([Buffer.from('before'), Buffer.alloc(size - 6, 0x2e)]))
-    t.is((await run(join(at, 'map'), [join(at, 'file')])).stdout, 'mapped\n')
-    for (const folder of [root, at]) {
-      const bytes = fs.readFileSync(join(folder, 'file'))
-      t.is(bytes.length, size)
-      t.is(bytes.toString('latin1', 0, 7), 'before.')
-      t.is(bytes.toString('latin1', size - 6), '.after')
-    }
-  },
-)
+withProgram('gcc builds a program there, it runs, and maps a file into its memory', ['gcc'], async (t, m) => {
+  const { root, at } = m
+  const size = 100_000
+  fs.writeFileSync(join(at, 'size.h'), `#define SIZE ${size}\n`)
+  fs.writeFileSync(join(at, 'map.c'), PROGRAM)
+  await run('gcc', ['-O1', '-c', '-o', 'map.o', 'map.c'], { cwd: at })
+  await run('gcc', ['-o', 'map', 'map.o'], { cwd: at })
+  fs.writeFileSync(join(at, 'file'), Buffer.concat([Buffer.from('before'), Buffer.alloc(size - 6, 0x2e)]))
+  t.is((await run(join(at, 'map'), [join(at, 'file')])).stdout, 'mapped\n')
+  for (const folder of [root, at]) {
+    const bytes = fs.readFileSync(join(folder, 'file'))
+    t.is(bytes.length, size)
+    t.is(bytes.toString('latin1', 0, 7), 'before.')
+    t.is(bytes.toString('latin1', size - 6), '.after')
+  }
+  // And what is only in memory when the view is closed is not lost.
+  fs.writeFileSync(join(at, 'other'), Buffer.concat([Buffer.from('before'), Buffer.alloc(size - 6, 0x2e)]))
+  const child = spawn(join(root, 'map'), [join(at, 'other'), 'hold'])
+  const exit = new Promise(resolve => child.once('exit', resolve))
+  await within(30_000, 'the file is mapped', new Promise(resolve => child.stdout.once('data', resolve)))
+  await m.close()
+  t.is(fs.readFileSync(join(root, 'other'), 'latin1').slice(-6), '.after')
+  child.stdin.end('\n')
+  await within(30_000, 'the program ends', exit)
+})
 
 withProgram('rsync copies a tree in and out with all that it knows of it', ['rsync'], async (t, { root, at }) => {
   const folder = temporaryFolder(t)
