@@ -217,10 +217,13 @@ export class User {
     }
   }
 
-  /** Deletes some files and empty folders, where there are more than so many paths. */
-  tidy(pathsMax: number): void {
-    if (this.paths().length <= pathsMax) return
-    for (const path of this.paths('file').slice(0, DELETED_MAX)) this.#try(() => this.#unlink(path))
+  /** Deletes some files and empty folders, where there are more than so many paths or bytes. */
+  tidy(pathsMax: number, bytesMax: number): void {
+    const files = this.paths('file').map(path => ({ path, bytes: lstatSync(this.#at(path)).size }))
+    const bytes = files.reduce((sum, file) => sum + file.bytes, 0)
+    if (bytes > bytesMax) files.sort((a, b) => b.bytes - a.bytes)
+    else if (this.paths().length <= pathsMax) return
+    for (const { path } of files.slice(0, DELETED_MAX)) this.#try(() => this.#unlink(path))
     for (const path of this.paths('dir').reverse().slice(0, DELETED_MAX)) {
       this.#try(() => {
         rmdirSync(this.#at(path))

@@ -37,7 +37,7 @@ import { User } from './_user.ts'
 
 const ARENA = 'docs'
 const NAMES = ['alice', 'bob', 'carol']
-const DISK_MIB = 64
+const DISK_MIB = 96
 const CONNECT_MS = 90_000
 const SETTLE_MS = 240_000
 /** One `wait` of many. */
@@ -49,6 +49,7 @@ const QUIET_WITHIN_MS = 60_000
 const PING_BYTES = 1_500
 /** A tree larger than this is tidied up before the next round. */
 const PATHS_MAX = 150
+const BYTES_MAX = 16 * 1024 * 1024
 /** Kept versions of all peers, above which they are thrown away, as people do. */
 const KEPT_BYTES_MAX = 15 * 1024 * 1024
 /** A service at rest. */
@@ -79,6 +80,7 @@ export class World {
   readonly #alarms: string[] = []
   readonly #strained = new Set<Peer>()
   readonly #unmounted = new Set<Peer>()
+  readonly #rolledBack = new Set<Peer>()
   /** Processes with a wrong clock. */
   readonly #faked = new Set<number>()
   readonly #backups = new Map<Peer, string>()
@@ -171,7 +173,7 @@ export class World {
     this.#note({ round: round.number, seed: round.seed, begins: new Date().toISOString() })
     for (const [index, user] of this.#users.entries()) {
       user.begin(round.number, (round.seed * 31 + round.number) * PEERS + index)
-      user.tidy(PATHS_MAX)
+      user.tidy(PATHS_MAX, BYTES_MAX)
     }
     const startMs = performance.now()
     for (const step of round.steps) {
@@ -363,6 +365,7 @@ export class World {
       case 'restore_store': {
         const copy = this.#backups.get(peer)
         if (copy === undefined) return
+        this.#rolledBack.add(peer)
         await peer.kill()
         const store = this.#store(peer)
         rmSync(store, { recursive: true })
@@ -542,7 +545,7 @@ export class World {
     if (state !== 'guarded') return
     const user = this.#users[this.#peers.indexOf(peer)] as User
     const meant = /entries are gone/.test(reason ?? '')
-      ? user.deleted >= DELETED_MIN
+      ? user.deleted >= DELETED_MIN || this.#rolledBack.has(peer)
       : /ENOSPC|EMFILE/.test(reason ?? '') || this.#unmounted.has(peer)
     this.#note({ round: this.#round, peer: peer.name, guarded: reason })
     if (!meant)
@@ -630,6 +633,7 @@ export class World {
     if (alarm !== undefined) throw new Violation('the log of a service', `${this.#alarms.slice(0, 5).join('\n')}`)
     this.#strained.clear()
     this.#unmounted.clear()
+    this.#rolledBack.clear()
     for (const peer of this.#peers) {
       const usage = usageOf(peer.pid)
       this.#note({ round: this.#round, peer: peer.name, pid: peer.pid, ...usage })
