@@ -47,7 +47,7 @@ const RESCUE_BYTES_MAX = 64 * 1024 * 1024
 /** A file that a folder keeps out waits so long for the peer that shows it, or for the end of what lives below. */
 const DISPLACED_MS = 5_000
 /** Content that no peer has is given up after this long, by who made it. */
-const LOST_MS = 30_000
+const LOST_MS = 10_000
 /** Pending entries looked at in one step. */
 const PLAN_STEP = 512
 const PLAN_PAGE = 256

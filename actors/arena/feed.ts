@@ -431,6 +431,14 @@ export class Feed {
     }
     const policy = settings.conflicts === 'newest' ? 'newest' : 'keep-both'
     const versions = message.entries.map(entry => fromWire(entry, policy))
+    const { replica: own, count: given } = store.state()
+    if (versions.some(version => countOf(version.vector, own) > given)) {
+      // A change of ours that this store does not know: it was rolled back, and nobody is left whose cursor says so.
+      log(this.#context, 'arena_rolled_back', { peer: session.name })
+      this.#freshReplica()
+      for (const id of this.sessions.keys()) this.#sayOpen(id)
+      return
+    }
     const sources: EntryPath[] = []
     const before = this.#record(peer)
     const learnt: EntryPath[] = []

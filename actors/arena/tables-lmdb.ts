@@ -14,7 +14,8 @@ export function openLmdbTables(folder: string, guard: TransactionGuard): Tables 
     noSubdir: false,
     maxDbs: TABLES.length + 4,
     keyEncoding: 'binary',
-    // Commits are visible at once and durable a moment later, in order; `flushed` says when.
+    // What is committed asynchronously is durable a moment later, in order; `transact` returns when it is (strace: fdatasync, then the
+    // meta page through a synchronous descriptor).
     overlappingSync: true,
   })
   const databases = new Map<TableName, Database<unknown, Buffer>>()
