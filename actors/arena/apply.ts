@@ -492,27 +492,50 @@ export class Applier {
       this.#fetching.delete(path)
       this.#retryLater()
     }
-    if (!this.#givenUp(path)) this.#passOn(path)
+    this.#passOn(path)
+    this.#noteLost(path)
   }
 
   /**
-   * A power loss can take the content of a change whose announcement has got away. When all peers are here and none has it, nobody
-   * ever will: the peer that made the change replaces it by a new one, with what is left (standIn).
+   * A power loss can take the content of a change whose announcement has got away. When all peers have been here for a while and none
+   * has it, nobody ever will: the peer that made the change replaces it by a new one, with what is left (standIn).
    */
-  #givenUp(path: EntryPath): boolean {
-    const { store, settings, clock, problems } = this.#context
-    const entry = store.entry(path)
-    const ours = entry?.pending && entry.known.content.type === 'file' && entry.known.author === settings.author
-    // What the fetcher goes on asking for is not kept away by this disk.
-    const lost = ours && entry.known.content.type === 'file' && this.#fetch.wanted(path, entry.known.content.hash)
-    if (!lost || this.#local.unsettled(path) || !this.#everybodyHeard()) {
-      this.#lostSince.delete(path)
-      return false
+  #noteLost(path: EntryPath): void {
+    const { clock, store } = this.#context
+    if (this.#lostSince.has(path) || !this.#isOurs(store.entry(path))) return
+    this.#lostSince.set(path, clock.nowMs())
+    this.#lookForLost()
+  }
+
+  #isOurs(entry: Entry | undefined): entry is Entry {
+    return entry?.known.content.type === 'file' && entry.pending && entry.known.author === this.#context.settings.author
+  }
+
+  #lookForLost(): void {
+    const { clock, timers } = this.#context
+    timers.soon('lost', clock.nowMs() + LOST_MS / 4, () => this.#giveUpLost())
+  }
+
+  #giveUpLost(): void {
+    const { clock, store } = this.#context
+    const nowMs = clock.nowMs()
+    const heard = this.#everybodyHeard()
+    for (const [path, sinceMs] of this.#lostSince) {
+      const entry = store.entry(path)
+      const { known } = entry ?? {}
+      if (!this.#isOurs(entry) || known?.content.type !== 'file' || !this.#fetch.wanted(path, known.content.hash)) {
+        this.#lostSince.delete(path)
+      } else if (!heard) this.#lostSince.set(path, nowMs)
+      else if (nowMs - sinceMs >= LOST_MS && this.#fetch.isStuck(known.content.hash) && !this.#local.unsettled(path)) {
+        this.#lostSince.delete(path)
+        this.#giveUp(path, entry)
+      }
     }
-    const sinceMs = this.#lostSince.get(path) ?? clock.nowMs()
-    this.#lostSince.set(path, sinceMs)
-    if (clock.nowMs() - sinceMs < LOST_MS) return false
-    this.#lostSince.delete(path)
+    if (this.#lostSince.size > 0) this.#lookForLost()
+  }
+
+  #giveUp(path: EntryPath, entry: Entry): void {
+    const { store, settings, clock, problems } = this.#context
     const task = this.#fetching.get(path)
     if (task) this.#cancel(task)
     store.transact(writer => {
@@ -541,7 +564,6 @@ export class Applier {
     this.#events.announced()
     this.wakeDormant([path])
     this.again()
-    return true
   }
 
   /** What has to wait here is announced without its content: others need not wait for us to hear of it. */

@@ -582,11 +582,11 @@ export class Feed {
     this.#events.peerChanged()
   }
 
-  /** Whether a peer is here, knows its disk, and has told us all; or does not have this arena. */
+  /** Whether a peer is here and has told us all; or does not have this arena. */
   hasSaidAll(peer: PeerId): boolean {
     const session = this.sessions.get(peer)
     if (session?.absent) return true
-    return Boolean(session?.theirs && session.state && !session.state.scanning && session.received >= session.state.seq)
+    return Boolean(session?.theirs && session.state && session.received >= session.state.seq)
   }
 
   /** What keeps this peer and us from consensus, or null. */

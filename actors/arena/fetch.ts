@@ -140,6 +140,12 @@ export class Fetcher {
     return (this.#small.get(hash) ?? this.#big.get(hash))?.wishes.has(path) ?? false
   }
 
+  /** Whether every peer that could be asked has said that it does not have this, and none is being asked. */
+  isStuck(hash: BlobHash): boolean {
+    const want = this.#small.get(hash) ?? this.#big.get(hash)
+    return want !== undefined && want.tries > 0 && want.asked === null && !this.#downloads.has(hash)
+  }
+
   /** Asks for a path's content; `from`: a path whose older version may hold parts of it. */
   want({ path, content }: Wish): void {
     const table = content.size <= PACKED_BLOB_BYTES_MAX ? this.#small : this.#big
