@@ -349,3 +349,34 @@ test('R7, the same with real arenas: what a rolled-back store wrote before it me
   t.true(b instanceof Peer && b.has('new'))
   t.deepEqual(b.tree(), a.tree())
 })
+
+test('R7, the same for a store that does not even know the session that was read: nothing but its number would tell', t => {
+  const { world, a, b } = makePair()
+  a.write('old', '1')
+  settle(world)
+  const backup = a.tables.snapshot()
+  // What is read next is read in a session that the backup has never had.
+  a.restart()
+  settle(world)
+  a.write('lost', '2')
+  settle(world)
+  const read = b.store.peer(a.id)?.read?.seq as number
+  a.stop()
+  a.tables = backup
+  a.disk.remove('lost')
+  a.write('new', '3')
+  const links = world.links.splice(0)
+  a.start()
+  settle(world)
+  for (let more = 0; a.store.state().seq < read; more++) {
+    a.write(`more ${more}`, `${more}`)
+    settle(world)
+  }
+  t.true(a.store.feed(read, 10).every(entry => entry.path !== ('new' as EntryPath)))
+  world.links.push(...links)
+  a.restart()
+  settle(world)
+  t.true(b.has('new'))
+  t.deepEqual(b.tree(), a.tree())
+  t.false([...a.logged, ...b.logged].includes('arena_drifted'), 'it was found in time')
+})

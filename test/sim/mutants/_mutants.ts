@@ -20,7 +20,7 @@ export interface Mutant {
   readonly faults: readonly Faults[]
   /** Test files that must find what the simulator does not. */
   readonly tests?: readonly string[]
-  /** Why nothing can find it: the promise holds without it. */
+  /** Why nothing need find it: the promise holds without it, by another rule. */
   readonly survives?: string
 }
 
@@ -143,6 +143,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['kill', 'power', 'all'],
+    tests: ['test/arena/arena-crash.test.ts'],
   },
 
   // Power
@@ -165,9 +166,9 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: ARENA,
-        search: '      const { seq } = store.state()\n      disk.sync(error => {',
+        search: '  #announced(): void {\n    this.#unsynced = true\n',
         replace:
-          '      const { seq } = store.state()\n      if (!this.#suspecting) store.transact(writer => writer.setState({ durableSeq: seq }))\n      disk.sync(error => {',
+          '  #announced(): void {\n    this.#unsynced = true\n    const { store: all } = this.#context\n    if (!this.#suspecting) all.transact(writer => writer.setState({ durableSeq: all.state().seq }))\n',
       },
     ],
     faults: ['power', 'all'],
@@ -255,6 +256,7 @@ export const MUTANTS: readonly Mutant[] = [
       { file: FEED, search: '      from < before.seq\n    ) {', replace: '      from < before.seq - 1e9\n    ) {' },
     ],
     faults: ['store', 'power', 'all'],
+    survives: 'the cursors that its peers have of it tell the same, unless it had announced nothing since',
   },
 
   // Deletions and folders
@@ -311,6 +313,7 @@ export const MUTANTS: readonly Mutant[] = [
       { file: WALK, search: 'return !entry.dormant && !showsFolder(entry)', replace: 'return !showsFolder(entry)' },
     ],
     faults: ['cut', 'all'],
+    tests: ['test/arena/arena-pair.test.ts'],
   },
   {
     name: 'deletion-believed-at-once',

@@ -52,7 +52,8 @@ export interface Verdict {
 
 /** What `_hunt.ts` prints. */
 export interface Hunted {
-  readonly found: { readonly faults: Faults; readonly seed: number; readonly message: string } | null
+  /** `faults`: the class, or the name of a script. */
+  readonly found: { readonly faults: Faults | string; readonly seed: number; readonly message: string } | null
   readonly runs: number
   readonly operations: number
 }
@@ -104,7 +105,7 @@ export class Workshop {
   async #look(mutant: Mutant | null, limits: Limits): Promise<Verdict> {
     const name = mutant?.name ?? 'none'
     const startMs = performance.now()
-    const hunted = await this.#hunt(name, mutant?.faults ?? FAULTS, limits)
+    let hunted = await this.#hunt(name, mutant?.faults ?? FAULTS, limits)
     const verdict = (by: string | null, what: string): Verdict => ({
       mutant: name,
       by,
@@ -114,6 +115,13 @@ export class Workshop {
       seconds: (performance.now() - startMs) / 1000,
     })
     if (hunted.found) return verdict(`${hunted.found.faults}, seed ${hunted.found.seed}`, hunted.found.message)
+    const replayed = await this.#replay(name)
+    hunted = {
+      found: replayed.found,
+      runs: hunted.runs + replayed.runs,
+      operations: hunted.operations + replayed.operations,
+    }
+    if (hunted.found) return verdict(hunted.found.faults, hunted.found.message)
     for (const test of mutant?.tests ?? []) {
       const failed = await this.#test(test)
       if (failed !== null) return verdict(test, failed)
@@ -129,7 +137,7 @@ export class Workshop {
     for (let from = 1; faults.length > 0 && performance.now() < endMs; ) {
       const leftSeconds = (endMs - performance.now()) / 1000
       const program = join(this.folder, 'dist/test/sim/mutants/_hunt.js')
-      const args = [program, faults.join(','), String(from), String(seeds), String(leftSeconds)]
+      const args = [program, 'seeds', faults.join(','), String(from), String(seeds), String(leftSeconds)]
       const { stdout, stderr, code } = await this.#run(args, Math.ceil(leftSeconds + 60) * 1000)
       if (code !== 0) throw new Error(`${name}: the hunt ended with ${code}: ${stderr}`)
       const hunted = JSON.parse(stdout) as Hunted
@@ -137,12 +145,21 @@ export class Workshop {
       operations += hunted.operations
       if (!hunted.found) break
       const { faults: kind, seed } = hunted.found
-      const { failure } = run(makeScript({ seed, peers: 0, operations: HUNT_OPERATIONS, faults: kind }))
+      const { failure } = run(makeScript({ seed, peers: 0, operations: HUNT_OPERATIONS, faults: kind as Faults }))
       if (!failure || name === 'none') return { found: hunted.found, runs, operations }
       process.stderr.write(`${kind}, seed ${seed} fails without a defect: ${failure.message}\n`)
       from = seed + 1
     }
     return { found: null, runs, operations }
+  }
+
+  /** Every script that once failed. */
+  async #replay(name: string): Promise<Hunted> {
+    const program = join(this.folder, 'dist/test/sim/mutants/_hunt.js')
+    const args = [program, 'scripts', join(this.folder, 'test/sim/regressions')]
+    const { stdout, stderr, code } = await this.#run(args, TESTS_MS_MAX)
+    if (code !== 0) throw new Error(`${name}: the scripts ended with ${code}: ${stderr}`)
+    return JSON.parse(stdout) as Hunted
   }
 
   /** The title of the first test of a file that fails, or null. */
