@@ -248,3 +248,18 @@ test.serial('a scan that would delete more than the set part stops and asks; a s
   t.truthy(status.reason)
   t.true(existsSync(join(household.root(alice), 'folder 1')))
 })
+
+test.serial('an arena that is removed deletes nothing, here or elsewhere', async t => {
+  const household = new Household(t)
+  const [alice, bob, before] = await stocked(household)
+  t.is((await bob.realize('arena', 'remove', 'docs')).code, 0)
+  await alice.untilArena('misses bob', 'docs', one => one.peers.every(peer => peer.reason !== null || !peer.consensus))
+  rmSync(join(household.root(bob), 'folder 0'), { recursive: true })
+  await alice.realize('arena', 'rescan', 'docs')
+  t.deepEqual(differences(before, treeOf(household.root(alice))), [])
+  t.is(treeOf(household.root(bob)).size, before.size - 11)
+  // Taken up again it begins anew: what was deleted here meanwhile is not deleted elsewhere.
+  await household.share(bob)
+  await household.together([alice, bob])
+  t.deepEqual(differences(before, await household.same(t)), [])
+})
