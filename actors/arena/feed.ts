@@ -17,7 +17,7 @@ import { fromWire, toWire } from './wire-entry.ts'
 /** Our state is told to the peers this long after it has changed last. */
 const STATE_DELAY_MS = 15
 /** What peers have acknowledged is written down together, at most this long after: a transaction for each costs more than all the rest with many peers. */
-const RECORD_DELAY_MS = 20
+const RECORD_DELAY_MS = 100
 /** Roots that differ although both are quiet: after this long the peer's feed is read from the start again. */
 const DRIFT_MS = 5_000
 

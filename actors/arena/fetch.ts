@@ -273,8 +273,9 @@ export class Fetcher {
   }
 
   #askPacks(): void {
-    if (this.#small.size === 0) return
     const nowMs = this.#context.clock.nowMs()
+    // Looked at with every word of every peer: mostly all of it is asked for already.
+    if (!someOf(this.#small.values(), want => want.asked === null && want.notBeforeMs <= nowMs)) return
     const open = new Map<PeerId, number>()
     for (const { peer } of this.#packs.values()) open.set(peer, (open.get(peer) ?? 0) + 1)
     for (const peer of this.#peers) {
@@ -770,4 +771,9 @@ export function diskReason(error: DiskError): string {
     default:
       return `the disk said ${error.code}: ${error.message}`
   }
+}
+
+function someOf<T>(items: Iterable<T>, holds: (item: T) => boolean): boolean {
+  for (const item of items) if (holds(item)) return true
+  return false
 }
