@@ -1,5 +1,6 @@
 /**
- * What is measured. Every case starts from new homes and empty roots, on one machine, over loopback.
+ * What is measured. Every case starts from new homes and empty roots, on one machine, over loopback. Changes of a tree that is the
+ * same on both ends are in changes.ts.
  *
  * The clock of `small` and `big` starts when the prepared folder is renamed into A's root, with both ends connected and
  * at rest, and stops when the tool says that B has it all; for a tool that does not make it durable, a `sync` of B's file
@@ -8,13 +9,29 @@
 import { execFileSync } from 'node:child_process'
 import { closeSync, type FSWatcher, openSync, readFileSync, renameSync, rmSync, watch, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { CHANGES } from './changes.ts'
 import { compareTrees, makeBigFile, makeFiles } from './input.ts'
+import { loadtest } from './loadtest.ts'
 import { type Cost, cpuSecondsOf, familyOf, Meter, memoryOf } from './meter.ts'
 import { pause } from './process.ts'
 import { median, percentile } from './statistics.ts'
 import type { Expected, Pair, Tool } from './tool.ts'
 
-export const CASE_NAMES = ['small', 'big', 'edit', 'idle'] as const
+export const CASE_NAMES = [
+  'small',
+  'small100k',
+  'big',
+  'overwrite',
+  'insert',
+  'rename_file',
+  'rename_folder',
+  'edit',
+  'edit_during',
+  'idle',
+  'idle_wire',
+  'million',
+  'loadtest',
+] as const
 export type CaseName = (typeof CASE_NAMES)[number]
 
 /** Measured values by name; the unit is the last word of the name. */
@@ -48,15 +65,21 @@ export interface Case {
 const SMALL_FILES = 10_000
 const SMALL_BYTES_MIN = 1024
 const SMALL_BYTES_MAX = 16 * 1024
-const BIG_BYTES = 1024 ** 3
-const EDIT_FILES = 1_000
+const SMALL100K_FILES = 100_000
+export const BIG_BYTES = 1024 ** 3
+export const EDIT_FILES = 1_000
 const EDIT_WARM_UPS = 20
-const EDIT_BYTES = 1024
+export const EDIT_BYTES = 1024
 const EDIT_MS_MAX = 120_000
 /** Quiet time between two edits, so that each finds a system at rest. */
 const EDIT_PAUSE_MS = 100
 const IDLE_FILES = 100_000
 const IDLE_BYTES_MAX = 1024
+const MILLION_FILES = 1_000_000
+/** Next to nothing: what counts is their number. */
+const MILLION_BYTES_MAX = 16
+const LOAD_PEERS = 1_000
+const LOAD_SECONDS = 20
 /** A service is left alone for this long before it is looked at. */
 const IDLE_PAUSE_MS = 15_000
 
@@ -68,6 +91,16 @@ export const CASES: Record<CaseName, Case> = {
     run: (tool, settings) =>
       carryFolder(tool, settings, 'small', folder =>
         makeFiles(folder, Math.ceil(SMALL_FILES * settings.scale), SMALL_BYTES_MIN, SMALL_BYTES_MAX),
+      ),
+  },
+  small100k: {
+    manyFiles: true,
+    title: ({ scale }) =>
+      `${count(SMALL100K_FILES * scale)} files of 1 to 16 KiB, from nothing to the same and durable`,
+    excludes: () => null,
+    run: (tool, settings) =>
+      carryFolder(tool, settings, 'small100k', folder =>
+        makeFiles(folder, Math.ceil(SMALL100K_FILES * settings.scale), SMALL_BYTES_MIN, SMALL_BYTES_MAX),
       ),
   },
   big: {
@@ -85,17 +118,57 @@ export const CASES: Record<CaseName, Case> = {
     excludes: needsWatching,
     run: runEdits,
   },
+  ...CHANGES,
   idle: {
     manyFiles: true,
     title: ({ scale, idleSeconds }) =>
       `A service over ${count(IDLE_FILES * scale)} files at rest, watched for ${idleSeconds} s`,
     excludes: needsWatching,
-    run: runIdle,
+    run: (tool, settings) => runIdle(tool, settings, IDLE_FILES, IDLE_BYTES_MAX),
+  },
+  million: {
+    manyFiles: true,
+    title: ({ scale, idleSeconds }) =>
+      `A service over ${count(MILLION_FILES * scale)} files at rest, watched for ${idleSeconds} s, then told to look at all of them again`,
+    excludes: needsWatching,
+    run: (tool, settings) => runIdle(tool, settings, MILLION_FILES, MILLION_BYTES_MAX),
+  },
+  loadtest: {
+    manyFiles: false,
+    title: ({ scale }) =>
+      `One service, ${count(LOAD_PEERS * scale)} simulated peers on the same machine, an edit of 1 KiB every other second`,
+    excludes: tool => (tool.name === 'realize' ? null : 'has no simulated peers'),
+    run: runLoadtest,
   },
 }
 
 function needsWatching(tool: Tool): string | null {
   return tool.continuous ? null : 'does not watch its folder'
+}
+
+async function runLoadtest(_tool: Tool, { scale, folder }: CaseSettings): Promise<Figures> {
+  const words = [
+    '--peers',
+    `${Math.ceil(LOAD_PEERS * scale)}`,
+    '--seconds',
+    `${LOAD_SECONDS}`,
+    '--edits-per-second',
+    '0.5',
+  ]
+  const { connect, edits, fetch, service, errors, consensus } = await loadtest(words, folder)
+  if (!consensus || Object.keys(errors).length > 0 || edits.arrived !== edits.expected)
+    throw new Error(`the load test found faults: ${JSON.stringify({ consensus, errors, edits })}`)
+  return {
+    connect_s: connect.seconds,
+    connects_per_s: connect.perSecond,
+    p50_ms: edits.each?.p50 ?? Number.NaN,
+    p99_ms: edits.each?.p99 ?? Number.NaN,
+    all_ms: edits.all?.p99 ?? Number.NaN,
+    fetch_mbs: fetch?.megabytesPerSecond ?? Number.NaN,
+    connection_kb: service.residentPerConnection / 1000,
+    connection_cpu_ms: connect.cpuSecondsPerConnection * 1000,
+    cpu_percent: service.cpuPercentAtRest,
+  }
 }
 
 const inputs = new Map<string, Expected>()
@@ -168,7 +241,7 @@ async function runEdits(tool: Tool, settings: CaseSettings): Promise<Figures> {
 }
 
 /** Overwrites a file in place on A. @returns milliseconds until a reader finds the whole new content on B */
-function edit(pair: Pair, path: string, number: number): Promise<number> {
+export function edit(pair: Pair, path: string, number: number): Promise<number> {
   const content = Buffer.alloc(EDIT_BYTES, `edit ${number} `)
   const target = join(pair.b, path)
   return new Promise((resolve, reject) => {
@@ -205,9 +278,9 @@ function readWhole(path: string): Buffer | undefined {
   }
 }
 
-async function runIdle(tool: Tool, settings: CaseSettings): Promise<Figures> {
+async function runIdle(tool: Tool, settings: CaseSettings, files: number, bytesMax: number): Promise<Figures> {
   const root = join(settings.folder, 'root')
-  const expected = makeFiles(root, Math.ceil(IDLE_FILES * settings.scale), 1, IDLE_BYTES_MAX)
+  const expected = makeFiles(root, Math.ceil(files * settings.scale), 1, bytesMax)
   const alone = await tool.openAlone(settings.folder, root)
   try {
     const addedMs = performance.now()
@@ -220,19 +293,26 @@ async function runIdle(tool: Tool, settings: CaseSettings): Promise<Figures> {
 
     const startedMs = performance.now()
     const pid = await alone.start()
-    await alone.settled(expected)
     const readyMs = performance.now()
+    await alone.settled(expected)
+    const settledMs = performance.now()
     await pause(IDLE_PAUSE_MS)
     const cpuBefore = cpuSecondsOf(pid)
     await pause(settings.idleSeconds * 1000)
     const cpuSeconds = cpuSecondsOf(pid) - cpuBefore
+    const { residentBytes, privateBytes } = residentOf(pid)
+    const rescanMs = performance.now()
+    await alone.rescan()
+    const rescannedMs = performance.now()
     return {
-      rss_mb: residentOf(pid).residentBytes / 1e6,
-      private_mb: residentOf(pid).privateBytes / 1e6,
+      rss_mb: residentBytes / 1e6,
+      private_mb: privateBytes / 1e6,
       cpu_percent: (100 * cpuSeconds) / settings.idleSeconds,
       rss_after_first_scan_mb: afterScan / 1e6,
       first_scan_s: (scannedMs - addedMs) / 1000,
-      restart_s: (readyMs - startedMs) / 1000,
+      ready_s: (readyMs - startedMs) / 1000,
+      restart_s: (settledMs - startedMs) / 1000,
+      rescan_s: (rescannedMs - rescanMs) / 1000,
     }
   } finally {
     await alone.stop()
@@ -240,7 +320,7 @@ async function runIdle(tool: Tool, settings: CaseSettings): Promise<Figures> {
 }
 
 /** An end without a process of its own has no figures. */
-function costOf(cost: { a: Cost; b: Cost }): Figures {
+export function costOf(cost: { a: Cost; b: Cost }): Figures {
   const figures: Figures = {}
   for (const end of ['a', 'b'] as const) {
     if (cost[end].peakBytes === 0) continue
@@ -260,6 +340,6 @@ function residentOf(pid: number): { residentBytes: number; privateBytes: number 
   return total
 }
 
-function count(number: number): string {
+export function count(number: number): string {
   return Math.ceil(number).toLocaleString('en-GB')
 }

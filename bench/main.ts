@@ -25,6 +25,7 @@ interface Options {
   scale: number
   edits: number
   idleSeconds: number
+  install: boolean
   dir: string
   out?: string
   docs?: boolean
@@ -39,6 +40,7 @@ const program = new Command('bench')
   .option('--scale <factor>', 'size of the inputs; 1 is the published size', positive, 1)
   .option('--edits <number>', 'edits counted in the case edit', positive, 100)
   .option('--idle-seconds <number>', 'how long the case idle watches a service at rest', positive, 30)
+  .option('--no-install', 'do not install missing tools through apt-get')
   .option('--dir <folder>', 'where to work; should be on the disk that counts, not in memory', tmpdir())
   .option('--out <file>', 'write the results as JSON')
   .option('--docs', 'write docs/performance.md and docs/performance.svg')
@@ -76,6 +78,7 @@ async function measure(options: Options): Promise<Results> {
   process.once('SIGINT', interrupted)
   process.once('SIGTERM', interrupted)
   try {
+    if (options.install) for (const name of options.only) install(TOOLS[name])
     const tools = options.only.map(name => ({ name, ...probe(TOOLS[name]) }))
     for (const tool of tools) if (tool.missing !== null) progress(`${tool.name} is skipped: ${tool.missing}`)
     const present = tools.filter(tool => tool.missing === null).map(tool => TOOLS[tool.name])
@@ -131,6 +134,17 @@ async function measureCase(name: CaseName, tools: Tool[], options: Options, fold
     }
   }
   return { name, title: definition.title(options), tools: [...results.values()] }
+}
+
+/** If it is missing, and this is a system with apt-get and a user who may use it. What does not succeed is seen when the tool is asked for. */
+function install(tool: Tool): void {
+  if (tool.aptPackage === null || probe(tool).missing === null || process.getuid?.() !== 0) return
+  progress(`${tool.name} is missing: installing the package ${tool.aptPackage} …`)
+  try {
+    execFileSync('apt-get', ['install', '--yes', '--no-install-recommends', tool.aptPackage], { stdio: 'ignore' })
+  } catch (error) {
+    progress(`    apt-get failed: ${String(error).split('\n')[0]}`)
+  }
 }
 
 function probe(tool: Tool): { version: string | null; missing: string | null } {

@@ -7,7 +7,7 @@ import { type ControlClient, connectControl } from '../cli/client.ts'
 import type { ArenaName } from '../protocol/ids.ts'
 import type { ArenaStatus } from '../protocol/status.ts'
 import { freePort, pause, startService, until } from './process.ts'
-import type { Tool } from './tool.ts'
+import { direct, type Tool } from './tool.ts'
 
 const ARENA = 'bench' as ArenaName
 const START_MS_MAX = 60_000
@@ -32,11 +32,12 @@ interface Running {
 export const realize: Tool = {
   name: 'realize',
   continuous: true,
+  aptPackage: null,
   version() {
     return `realize ${execFileSync(process.execPath, [program('cli'), '--version'], { encoding: 'utf8' }).trim()}`
   },
 
-  async openPair(folder) {
+  async openPair(folder, detour = direct) {
     const a = await makeInstance(folder, 'a', join(folder, 'root-a'))
     const b = await makeInstance(folder, 'b', join(folder, 'root-b'))
     const services: Running[] = []
@@ -49,7 +50,7 @@ export const realize: Tool = {
       const atB = await launch(b)
       services.push(atB)
       await atA.control.call('peer_add', { name: 'b', id: b.id, addresses: [] })
-      await atB.control.call('peer_add', { name: 'a', id: a.id, addresses: [`127.0.0.1:${a.port}`] })
+      await atB.control.call('peer_add', { name: 'a', id: a.id, addresses: [`127.0.0.1:${await detour(a.port)}`] })
       await atA.control.call('arena_add', { name: ARENA, path: a.root })
       await atB.control.call('arena_add', { name: ARENA, path: b.root })
       await until('the two services are connected', START_MS_MAX, ASK_MS, async () =>
@@ -95,6 +96,9 @@ export const realize: Tool = {
           const status = await statusOf(running)
           return status?.state === 'idle' && status.files === expected.files && status.consensus
         })
+      },
+      async rescan() {
+        await service?.control.call('wait', { arena: ARENA, timeoutSeconds: CARRY_SECONDS_MAX })
       },
       async stop() {
         await service?.stop()

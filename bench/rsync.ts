@@ -7,15 +7,16 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { freePort, runHeld, startService, until } from './process.ts'
-import type { Tool } from './tool.ts'
+import { direct, type Tool } from './tool.ts'
 
 export const rsync: Tool = {
   name: 'rsync',
   continuous: false,
+  aptPackage: 'rsync',
   version() {
     return execFileSync('rsync', ['--version'], { encoding: 'utf8' }).split('\n')[0] ?? ''
   },
-  async openPair(folder) {
+  async openPair(folder, detour = direct) {
     const [a, b] = makeRoots(folder)
     const port = await freePort()
     const config = join(folder, 'rsyncd.conf')
@@ -26,12 +27,13 @@ export const rsync: Tool = {
     )
     const daemon = startService('rsync', ['--daemon', '--no-detach', '--config', config], join(folder, 'rsyncd.log'))
     await until('the rsync daemon listens', 10_000, 20, () => answers(port))
+    const way = await detour(port)
     return {
       a,
       b,
       pids: { a: [daemon.pid], b: [] },
       async carry(_expected, meter) {
-        const client = await runHeld('rsync', ['-a', `rsync://127.0.0.1:${port}/input/`, `${b}/`])
+        const client = await runHeld('rsync', ['-a', '--delete', `rsync://127.0.0.1:${way}/input/`, `${b}/`])
         meter.watch('b', client.pid)
         await client.done
         meter.finish('b')
@@ -47,6 +49,7 @@ export const rsync: Tool = {
 export const cp: Tool = {
   name: 'cp',
   continuous: false,
+  aptPackage: null,
   version() {
     return execFileSync('cp', ['--version'], { encoding: 'utf8' }).split('\n')[0] ?? ''
   },

@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { freePort, type Service, startService, until } from './process.ts'
-import type { Expected, Tool } from './tool.ts'
+import { direct, type Expected, type Tool } from './tool.ts'
 
 const FOLDER = 'bench'
 const KEY = 'realize-bench-loopback-only-key0'
@@ -36,15 +36,18 @@ interface FolderStatus {
 export const syncthing: Tool = {
   name: 'syncthing',
   continuous: true,
+  aptPackage: 'syncthing',
   version() {
     return execFileSync('syncthing', ['--version'], { encoding: 'utf8' }).split(' (')[0] ?? ''
   },
 
-  async openPair(folder) {
+  async openPair(folder, detour = direct) {
     const a = await makeInstance(folder, 'a', join(folder, 'root-a'))
     const b = await makeInstance(folder, 'b', join(folder, 'root-b'))
-    configure(a, [a, b])
-    configure(b, [a, b])
+    const way = await detour(a.syncPort)
+    // Only B dials: what passes is on one connection, and that goes by the detour.
+    configure(a, { [a.id]: a.syncPort, [b.id]: null })
+    configure(b, { [a.id]: way, [b.id]: b.syncPort })
     const services = [launch(a), launch(b)]
     const close = async (): Promise<void> => {
       await Promise.all(services.map(service => service.stop()))
@@ -82,7 +85,7 @@ export const syncthing: Tool = {
 
   async openAlone(folder, root) {
     const instance = await makeInstance(folder, 'alone', root)
-    configure(instance, [instance])
+    configure(instance, { [instance.id]: instance.syncPort })
     let service: Service | undefined
     return {
       async start() {
@@ -94,6 +97,9 @@ export const syncthing: Tool = {
         await until('Syncthing knows everything', CARRY_MS_MAX, ASK_MS * 10, async () =>
           holds(await statusOf(instance), expected),
         )
+      },
+      async rescan() {
+        await rest(instance, 'POST', `/rest/db/scan?folder=${FOLDER}`)
       },
       async stop() {
         await service?.stop()
@@ -122,17 +128,19 @@ async function makeInstance(folder: string, name: string, root: string): Promise
   return { home, root, id, syncPort: await freePort(), restPort: await freePort() }
 }
 
-/** Replaces the generated config; what is not said here keeps Syncthing's own default. */
-function configure(instance: Instance, all: Instance[]): void {
-  const devices = all.map(
-    ({ id, syncPort }) =>
-      `<device id="${id}" name="${id.slice(0, 7)}" compression="metadata"><address>tcp://127.0.0.1:${syncPort}</address></device>`,
+/** Replaces the generated config. `ports`: of each device, null if it is not to be dialled. What is not said here keeps Syncthing's own default. */
+function configure(instance: Instance, ports: Record<string, number | null>): void {
+  const devices = Object.entries(ports).map(
+    ([id, port]) =>
+      `<device id="${id}" name="${id.slice(0, 7)}" compression="metadata"><address>${port === null ? 'dynamic' : `tcp://127.0.0.1:${port}`}</address></device>`,
   )
   writeFileSync(
     join(instance.home, 'config.xml'),
     `<configuration version="35">
   <folder id="${FOLDER}" label="${FOLDER}" path="${instance.root}" type="sendreceive" rescanIntervalS="3600" fsWatcherEnabled="true" fsWatcherDelayS="1" ignorePerms="false" autoNormalize="true">
-    ${all.map(({ id }) => `<device id="${id}"></device>`).join('')}
+    ${Object.keys(ports)
+      .map(id => `<device id="${id}"></device>`)
+      .join('')}
     <minDiskFree unit="%">0</minDiskFree>
   </folder>
   ${devices.join('\n  ')}

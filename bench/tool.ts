@@ -13,14 +13,21 @@ export interface Expected {
   bytes: number
 }
 
+/** A way around to a port of loopback, on which what passes is counted. @returns the port to dial instead */
+export type Detour = (port: number) => Promise<number>
+
+export const direct: Detour = port => Promise.resolve(port)
+
 export interface Tool {
   readonly name: ToolName
   /** Whether it watches its folder and carries what changes, without being started for it. */
   readonly continuous: boolean
+  /** The package that has it, for apt-get; null: it is always there. */
+  readonly aptPackage: string | null
   /** One line, as the tool says it; throws with the reason if the tool is not installed. */
   version(): string
-  /** Two ends with empty roots, connected and quiet. Everything lies below `folder`, which is empty. */
-  openPair(folder: string): Promise<Pair>
+  /** Two ends with empty roots, connected and quiet. Everything lies below `folder`, which is empty. B dials A, by the detour if there is one. */
+  openPair(folder: string, detour?: Detour): Promise<Pair>
   /** One end without a peer, over a root that is full already. Only of a continuous tool. */
   openAlone(folder: string, root: string): Promise<Alone>
 }
@@ -49,5 +56,7 @@ export interface Alone {
   start(): Promise<number>
   /** Resolves once it knows all the files and rests. */
   settled(expected: Expected): Promise<void>
+  /** Resolves once it has looked at the whole folder anew. */
+  rescan(): Promise<void>
   stop(): Promise<void>
 }

@@ -4,11 +4,11 @@ import { mkdirSync, readdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
+import { Relay } from '../../bench/relay.ts'
 import type { ArenaName } from '../../protocol/ids.ts'
 import { within } from '../_deadline.ts'
 import { type Cleaning, temporaryFolder } from '../_temp.ts'
 import { Peer } from './_peer.ts'
-import { Relay } from './_proxy.ts'
 import { differences, type Tree, treeOf } from './_tree.ts'
 
 export const SETTLE_SECONDS = 30

@@ -2,9 +2,9 @@
 import { closeSync, copyFileSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
+import { Relay } from '../../bench/relay.ts'
 import { noise } from '../hasher/_random.ts'
 import { arenaName, freePort, Household } from './_household.ts'
-import { Relay } from './_proxy.ts'
 
 const MIB = 1024 * 1024
 const SECONDS = 120
