@@ -724,20 +724,15 @@ export class Fetcher {
 
   #finish(download: Download): void {
     const { want, slot } = download
+    const [path, content] = [...want.wishes][0] as [EntryPath, FileContent]
+    this.#context.disk.stageFinish(slot, want.size, content.mtimeNs, content.exec)
     this.#drop(download)
     this.#big.delete(want.hash)
     this.#holders.delete(want.hash)
     log(this.#context, 'blob_fetched', { hash: want.hash, size: want.size })
-    let first = true
-    for (const [path, content] of want.wishes) {
-      // The others copy it when it is in place.
-      if (!first) this.#events.stuck(path, '')
-      else {
-        this.#context.disk.stageFinish(slot, want.size, content.mtimeNs, content.exec)
-        this.#events.staged(path, slot, content)
-      }
-      first = false
-    }
+    this.#events.staged(path, slot, content)
+    // The others copy it when it is in place.
+    for (const other of want.wishes.keys()) if (other !== path) this.#events.stuck(other, '')
   }
 
   /** Nobody can help now: the slot stays for later. */

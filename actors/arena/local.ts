@@ -25,6 +25,8 @@ const MISSING_MS = 60
 const MISSING_MAX_MS = 1_500
 /** A file whose mtime is older than this is not asked whether somebody is writing it. */
 const FRESH_MS = 2_000
+/** A file system's clock goes on at least this often: 10 ms at 100 Hz, the slowest kernels. */
+const TICK_MS = 12
 /** Between two looks at a file that is being written, and how long that may put it off. */
 const SETTLE_MS = 200
 const SETTLE_MAX_MS = 10_000
@@ -290,9 +292,12 @@ export class LocalChanges {
 
   #retry(look: Look): void {
     look.tries++
+    this.#putOff(look, Math.min(SETTLE_MS * 2 ** Math.min(look.tries - 1, 4), FRESH_MS))
+  }
+
+  #putOff(look: Look, waitMs: number): void {
     const { clock, timers } = this.#context
     this.#settling.set(look.path, look)
-    const waitMs = Math.min(SETTLE_MS * 2 ** Math.min(look.tries - 1, 4), FRESH_MS)
     timers.set(`settle:${look.path}`, clock.nowMs() + waitMs, () => {
       if (!this.#settling.delete(look.path)) return
       const stat = this.#stat(look.path)
@@ -619,7 +624,7 @@ export class LocalChanges {
       if (!small && this.#hashing.size >= HASH_REQUESTS_MAX) continue
       this.#looks.delete(path)
       if (this.#hashingPaths.has(path)) continue
-      if (this.#stillWritten(look)) continue
+      if (this.#tooFresh(look) || this.#stillWritten(look)) continue
       if (small) {
         here -= look.stat.size + STEP_FILE_BYTES
         this.#hashHere(look)
@@ -656,6 +661,15 @@ export class LocalChanges {
       const from = part * step
       this.#request([hashing], [{ ...task, from, count: Math.min(step, leaves - from) }], part)
     }
+  }
+
+  /** Puts a file off that may be written again without its times showing it: until its file system's clock has gone on. */
+  #tooFresh(look: Look): boolean {
+    const { clock } = this.#context
+    const ageMs = clock.wallMs() - Number(look.stat.ctimeNs / 1_000_000n)
+    if (ageMs < 0 || ageMs >= TICK_MS || clock.nowMs() - look.sinceMs > SETTLE_MAX_MS) return false
+    this.#putOff(look, TICK_MS - ageMs)
+    return true
   }
 
   /** Puts a fresh file off while some process has it open for writing; a file that is open for ever gets its turn. */

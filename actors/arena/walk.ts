@@ -129,7 +129,10 @@ export function differs(entry: Entry | undefined, stat: DiskStat): boolean {
   if (stat.type === 'other') return true
   if (entry === undefined) return true
   if (stat.type === 'dir') return !entry.dormant && !showsFolder(entry)
-  return entry.have?.content.type !== stat.type || entry.stamp === null || !sameStamp(entry.stamp, stat)
+  const content = entry.have?.content
+  if (content?.type !== stat.type || entry.stamp === null || !sameStamp(entry.stamp, stat)) return true
+  // A ctime can stand still for some milliseconds.
+  return content.type === 'file' && content.exec !== stat.exec
 }
 
 /** The very same file, untouched: size, mtime, ctime and inode. */

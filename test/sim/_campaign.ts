@@ -53,7 +53,7 @@ export function campaign(options: CampaignOptions, progress: (tally: Tally) => v
   for (let seed = from; seed < from + seeds * stride; seed += stride) {
     if (tally.seeds >= options.seedsMin && performance.now() > endMs) break
     const script = makeScript({ seed, peers, operations, faults: classOf(faults, seed) })
-    const outcome = run(script, options.print)
+    const outcome = run(script, options.print, false)
     addTally(tally, {
       seeds: 1,
       operations: userOperations(outcome.counts),

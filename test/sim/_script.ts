@@ -15,7 +15,7 @@ export interface Script {
   readonly latencyMs: number
   /** Part of the batches of a feed that come twice, 0 to 1. */
   readonly twice?: number
-  /** Steps of the file systems' clocks, nanoseconds: mtimes are rounded down to them, ctimes to no more than a kernel's tick. */
+  /** Steps of the file systems' clocks, nanoseconds: mtimes are rounded down to them; a kernel's tick (4 ms) holds for ctimes, too. */
   readonly grainNs?: number
   /** By default `keep-both`. */
   readonly conflicts?: 'keep-both' | 'newest'
