@@ -17,6 +17,8 @@ export const SERVICE = fileURLToPath(new URL('../../supervisor/main.js', import.
 const COMMAND_LINE = fileURLToPath(new URL('../../cli/main.js', import.meta.url))
 const START_MS_MAX = 60_000
 const STOP_MS_MAX = 30_000
+/** A thread that waits in the kernel for a disk with much to write dies only afterwards. */
+const KILL_MS_MAX = 120_000
 const LINES_MAX = 400
 
 /** Of all services that this process has started: none outlives it. */
@@ -269,7 +271,7 @@ export class Peer {
     how: 'SIGKILL' | 'SIGTERM',
   ): Promise<{ code: number | null; signal: NodeJS.Signals | null; ms: number }> {
     const startMs = performance.now()
-    const gone = this.ended(STOP_MS_MAX)
+    const gone = this.ended(how === 'SIGKILL' ? KILL_MS_MAX : STOP_MS_MAX)
     this.signal(how)
     const outcome = await gone
     return { ...outcome, ms: performance.now() - startMs }
