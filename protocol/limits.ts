@@ -22,8 +22,13 @@ export const LINK_TARGET_BYTES_MAX = 4095
 
 /** Replicas in one version vector. */
 export const VECTOR_MAX = 1000
-/** A count of a replica; 2^48 changes are nine years at a million a second. */
-export const COUNT_MAX = 2 ** 48
+/** A count of a replica: a thousand changes a second for 34 years. VECTOR_MAX of them still add up exactly. */
+export const COUNT_MAX = 2 ** 40
+/**
+ * A generation: more than a version can have whose changes are counted, or whose stamp is an mtime in milliseconds
+ * (`plausible`). Whoever builds on such a version stays below as well.
+ */
+export const GENERATION_MAX = 2 ** 51
 
 /** Entries in one batch of the feed. */
 export const FEED_ENTRIES_MAX = 1000

@@ -32,14 +32,16 @@ export function pathFault(path: string): string | undefined {
 
 /** Whether a name at the top of a root is ours, in any spelling that a case-blind or normalising disk would merge with it. */
 export function isOwn(name: string): boolean {
-  return foldName(name) === OWN_FOLDER
+  // Windows drops dots and spaces at the end, takes what follows a colon for a stream, and gives long names a short one.
+  const folded = foldName(name).replace(/:.*$|[. ]+$/su, '')
+  return folded === OWN_FOLDER || /^realiz~[0-9]+$/.test(folded)
 }
 
 /** Two names with the same fold cannot live together on a disk that ignores case or normalises Unicode. */
 export function foldName(name: string): string {
   return name
     .normalize('NFKC')
-    .replace(/[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]/gu, '')
+    .replace(/[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u206a-\u206f\ufeff]/gu, '')
     .toLowerCase()
     .normalize('NFC')
 }

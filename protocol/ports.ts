@@ -174,6 +174,8 @@ export type ToPeer =
       leaves: Uint8Array
       urgent: boolean
     }
+  /** A download is not wanted any more: it is dropped, and `download_failed` follows, unless it has ended already. */
+  | { type: 'cancel'; id: number }
   /** The arena has broken off with this peer. The connection drops the port and its transfers. */
   | { type: 'detach' }
   /** The peer broke the protocol: close the connection with this reason. */

@@ -17,6 +17,7 @@ import {
   FETCH_BLOBS_MAX,
   FETCH_LEAVES_MAX,
   FILE_BYTES_MAX,
+  GENERATION_MAX,
   GROUP_LEAVES,
   LEAVES_PER_MESSAGE,
   LINK_TARGET_BYTES_MAX,
@@ -58,7 +59,7 @@ export const WireEntry = Type.Object({
   deleted: Type.Optional(BlobHash),
   vector: WireVector,
   /** Generation: a multiple of one half. */
-  g: Type.Number({ minimum: 0, maximum: COUNT_MAX, multipleOf: 0.5 }),
+  g: Type.Number({ minimum: 0, maximum: GENERATION_MAX, multipleOf: 0.5 }),
   author: Author,
   /** Whether the sender holds what the entry describes, complete, and can be asked for it. */
   has: Type.Boolean(),

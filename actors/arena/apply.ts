@@ -33,6 +33,8 @@ import { stampOf } from './walk.ts'
 
 /** Entries in the works at once, and content staged for one batch. */
 const ACTIVE_MAX = 4096
+/** The same, with those whose content nobody gives now: they must not keep others out, nor grow without end. */
+const WAITING_MAX = 8 * ACTIVE_MAX
 const BATCH_MAX = 1000
 const BATCH_BYTES = 48 * 1024 * 1024
 /** A batch waits so long for more while more is on its way: each costs a sync and two transactions. */
@@ -80,6 +82,10 @@ export class Applier {
   readonly #events: ApplyEvents
   /** Waiting for content. */
   readonly #fetching = new Map<EntryPath, Task>()
+  /** Those of them whose content nobody gives now. */
+  readonly #stalled = new Set<EntryPath>()
+  /** To be announced without their content. */
+  readonly #passingOn = new Set<EntryPath>()
   /** Ready for the next batch. */
   #ready = new Map<EntryPath, Task>()
   #readyBytes = 0
@@ -142,6 +148,7 @@ export class Applier {
     return (
       ((this.#dirty || this.#passing) && this.#room) ||
       (this.#syncing === null && this.#removals.length > 0 && !this.#passing) ||
+      this.#passingOn.size > 0 ||
       this.#batchDue
     )
   }
@@ -151,7 +158,8 @@ export class Applier {
   }
 
   get #room(): boolean {
-    return this.#fetching.size + this.#ready.size < ACTIVE_MAX && this.#readyBytes < 2 * BATCH_BYTES
+    const active = this.#fetching.size - this.#stalled.size + this.#ready.size
+    return active < ACTIVE_MAX && this.#readyBytes < 2 * BATCH_BYTES
   }
 
   get #batchDue(): boolean {
@@ -166,6 +174,7 @@ export class Applier {
     this.#plan()
     if (this.#batchDue) this.#beginBatch()
     if (!this.#passing && this.#removals.length > 0 && this.#syncing === null) this.#remove()
+    this.#passOnNow()
   }
 
   // Planning
@@ -181,6 +190,7 @@ export class Applier {
       this.#cursor = null
       this.#removals = []
     }
+    this.#letStalledGo()
     for (let looked = 0; looked < PLAN_STEP && this.#room; ) {
       const page = store.pendingPage(this.#cursor, PLAN_PAGE)
       for (const path of page) {
@@ -196,6 +206,20 @@ export class Applier {
         return
       }
     }
+  }
+
+  /** Those that have stalled for longest come again in the next pass. */
+  #letStalledGo(): void {
+    for (const path of this.#stalled) {
+      if (this.#fetching.size < WAITING_MAX) return
+      const task = this.#fetching.get(path)
+      if (task) this.#cancel(task)
+    }
+  }
+
+  #unfetch(path: EntryPath): boolean {
+    this.#stalled.delete(path)
+    return this.#fetching.delete(path)
   }
 
   #inWorks(path: EntryPath): boolean {
@@ -231,7 +255,7 @@ export class Applier {
   }
 
   #cancel(task: Task): void {
-    if (this.#fetching.delete(task.path) && task.known.content.type === 'file') {
+    if (this.#unfetch(task.path) && task.known.content.type === 'file') {
       this.#fetch.forget(task.path, task.known.content.hash)
     }
     if (this.#ready.delete(task.path)) {
@@ -362,7 +386,7 @@ export class Applier {
       this.#readySinceMs = clock.nowMs()
       timers.soon('gather', this.#readySinceMs + GATHER_MS, () => {})
     }
-    this.#fetching.delete(task.path)
+    this.#unfetch(task.path)
     this.#ready.set(task.path, task)
     this.#readyBytes += task.bytes
   }
@@ -482,15 +506,17 @@ export class Applier {
   stuck(path: EntryPath, reason: string): void {
     if (reason === '') {
       // Another path gets this blob first; then it can be copied.
-      this.#fetching.delete(path)
+      this.#unfetch(path)
       return this.again()
     }
     this.#problem(path, reason)
     const task = this.#fetching.get(path)
     if (task?.known.content.type === 'file' && !this.#fetch.wanted(path, task.known.content.hash)) {
       // The fetcher has let go of it, because this disk failed: from the start, later.
-      this.#fetching.delete(path)
+      this.#unfetch(path)
       this.#retryLater()
+    } else if (task) {
+      this.#stalled.add(path)
     }
     this.#passOn(path)
     this.#noteLost(path)
@@ -568,10 +594,23 @@ export class Applier {
 
   /** What has to wait here is announced without its content: others need not wait for us to hear of it. */
   #passOn(path: EntryPath): void {
+    this.#passingOn.add(path)
+  }
+
+  /** All of a step in one transaction: there can be thousands. */
+  #passOnNow(): void {
+    if (this.#passingOn.size === 0) return
     const { store } = this.#context
-    const entry = store.entry(path)
-    if (!entry?.pending || entry.announced) return
-    store.transact(writer => writer.putEntry({ ...entry, announced: true }, true))
+    const entries: Entry[] = []
+    for (const path of this.#passingOn) {
+      const entry = store.entry(path)
+      if (entry?.pending && !entry.announced) entries.push(entry)
+    }
+    this.#passingOn.clear()
+    if (entries.length === 0) return
+    store.transact(writer => {
+      for (const entry of entries) writer.putEntry({ ...entry, announced: true }, true)
+    })
     this.#events.announced()
   }
 

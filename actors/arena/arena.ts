@@ -279,7 +279,7 @@ export class Arena {
     this.#guard = reason
     this.#apply.active = false
     // What is still on its way must not be staged in a folder that may be another one.
-    for (const peer of this.#feed.sessions.keys()) this.#fetch.peerClosed(peer)
+    for (const peer of this.#feed.sessions.keys()) this.#fetch.peerReset(peer)
     log(this.#context, 'arena_guarded', { reason })
     this.#statusSoon()
     this.#feed.stateSoon()
@@ -401,7 +401,7 @@ export class Arena {
     if (settings.paused !== this.#paused) {
       this.#paused = settings.paused
       if (settings.paused) {
-        for (const peer of this.#feed.sessions.keys()) this.#fetch.peerClosed(peer)
+        for (const peer of this.#feed.sessions.keys()) this.#fetch.peerReset(peer)
         this.#feed.suspend(PAUSED)
         this.#apply.active = false
       } else this.#goOn()
@@ -534,12 +534,11 @@ export class Arena {
       case 'arena_open':
         this.#feed.arenaOpen(peer, header)
         if (header.again || !this.#feed.sessions.get(peer)?.theirs) return
-        // What was asked of it before, it may never have heard.
-        this.#fetch.peerClosed(peer)
+        this.#fetch.peerReset(peer)
         if (this.#working) this.#fetch.peerOpened(peer)
         return
       case 'arena_close':
-        this.#fetch.peerClosed(peer)
+        this.#fetch.peerReset(peer)
         return this.#feed.arenaClose(peer, header)
       case 'rolled_back':
         return this.#feed.rolledBack(peer, header)

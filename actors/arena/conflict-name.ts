@@ -1,6 +1,6 @@
 /** Where the loser of a conflict goes: a name made from the loser alone, so that every peer that makes it makes the same. */
 import type { EntryPath } from '../../protocol/ids.ts'
-import { NAME_BYTES_MAX } from '../../protocol/limits.ts'
+import { NAME_BYTES_MAX, PATH_BYTES_MAX } from '../../protocol/limits.ts'
 import { joinPath, nameOf, parentOf } from '../../protocol/path.ts'
 import type { Version } from './version.ts'
 
@@ -8,7 +8,8 @@ const PATTERN = /^(.+)\.conflict-(\d{8}-\d{6})-([A-Z2-7]{7})(?:-([0-9a-f]{8}))?(
 
 /**
  * `NAME.conflict-<YYYYMMDD-HHMMSS of its mtime, UTC>-<author>.EXT`; with `distinct`, eight digits more tell apart two losers
- * of one second. A name too long for a disk loses characters of its stem.
+ * of one second. A name too long for a disk loses characters of its stem; where not even the shortest fits into a path, the copy
+ * goes into the nearest folder above where it does.
  */
 export function conflictPath(path: EntryPath, loser: Version, distinct = false): EntryPath {
   const name = nameOf(path)
@@ -16,11 +17,21 @@ export function conflictPath(path: EntryPath, loser: Version, distinct = false):
   const stem = dot > 0 ? name.slice(0, dot) : name
   const extension = dot > 0 ? name.slice(dot) : ''
   const mark = `.conflict-${stamp(loser)}-${loser.author}${distinct ? `-${digits(loser)}` : ''}`
+  const shortest = Buffer.byteLength([...stem][0] + mark)
+  let folder = parentOf(path)
+  while (folder !== undefined && bytesLeft(folder) < shortest) folder = parentOf(folder)
+  const bytesMax = bytesLeft(folder)
   let kept = stem
-  while (kept.length > 1 && Buffer.byteLength(kept + mark + extension) > NAME_BYTES_MAX)
+  while (kept.length > 1 && Buffer.byteLength(kept + mark + extension) > bytesMax)
     kept = [...kept].slice(0, -1).join('')
-  const short = Buffer.byteLength(kept + mark + extension) > NAME_BYTES_MAX ? '' : extension
-  return joinPath(parentOf(path), kept + mark + short)
+  const short = Buffer.byteLength(kept + mark + extension) > bytesMax ? '' : extension
+  return joinPath(folder, kept + mark + short)
+}
+
+/** How long a name in this folder may be. */
+function bytesLeft(folder: EntryPath | undefined): number {
+  const before = folder === undefined ? 0 : Buffer.byteLength(folder) + 1
+  return Math.min(NAME_BYTES_MAX, PATH_BYTES_MAX - before)
 }
 
 /** The path that a conflict copy's name speaks of, or undefined if it is no such name. */

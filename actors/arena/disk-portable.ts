@@ -415,6 +415,8 @@ class PortableDisk implements Disk {
 
   /** Absolute path of an entry, every folder above it looked at: ENOENT, ENOTDIR, ELOOP. */
   #checked(path: EntryPath): string {
+    // There a backslash separates names, and a colon a drive or a stream.
+    if (process.platform === 'win32' && /[\\:]/.test(path)) fail('EINVAL', path)
     const parent = parentOf(path)
     let folder = this.#root
     for (const name of parent?.split('/') ?? []) {

@@ -12,7 +12,7 @@ import type { Digest } from './merkle-set.ts'
 import { rootOfBuckets } from './merkle-set.ts'
 import type { Cursor, Entry, PeerRecord, StoreState, Writer } from './store.ts'
 import { countOf, living, meet, mtimeOf, sameContent, type Version, withCount } from './version.ts'
-import { fromWire, toWire } from './wire-entry.ts'
+import { fromWire, toWire, unsayable, wireBytes } from './wire-entry.ts'
 
 /** Our state is told to the peers this long after it has changed last. */
 const STATE_DELAY_MS = 15
@@ -20,6 +20,10 @@ const STATE_DELAY_MS = 15
 const RECORD_DELAY_MS = 100
 /** Roots that differ although both are quiet: after this long the peer's feed is read from the start again. */
 const DRIFT_MS = 5_000
+
+/** How often a peer may say that this store has gone back, or make it so. */
+const AFRESH_MAX = 10
+const AFRESH_WINDOW_MS = 600_000
 
 type Message<Type extends ArenaWireMessage['type']> = Extract<ArenaWireMessage, { type: Type }>
 
@@ -199,12 +203,12 @@ export class Feed {
     if (replica === store.state().replica) {
       // One of the two stores is a copy of the other, and both go on counting as one.
       log(this.#context, 'arena_rolled_back', { peer: session.name })
-      return this.#beginAfresh()
+      return this.#beginAfresh(peer)
     }
     if (read !== null && read.replica === store.state().replica && !this.#isOurs(read)) {
       // The peer read what this store no longer knows of: it is this store that went back.
       log(this.#context, 'arena_rolled_back', { peer: session.name, seq: read.seq })
-      return this.#beginAfresh()
+      return this.#beginAfresh(peer)
     }
     const current = store.state()
     const from = read !== null && read.replica === current.replica ? read.seq : 0
@@ -277,7 +281,7 @@ export class Feed {
     const { store } = this.#context
     if (message.replica !== store.state().replica) return
     log(this.#context, 'arena_rolled_back', { peer: this.sessions.get(peer)?.name ?? peer })
-    this.#beginAfresh()
+    this.#beginAfresh(peer)
   }
 
   #isOurs(read: Cursor): boolean {
@@ -290,9 +294,15 @@ export class Feed {
 
   /**
    * Goes on as a fresh replica. Nobody hears of it before it is durable: who has read it tells by that what this store was, and a
-   * store that lost it would not know itself. Each peer answers the new session with a new `arena_open`.
+   * store that lost it would not know itself. Each peer answers the new session with a new `arena_open`, and reads all of it
+   * again: so no peer may bring that about too often. Throws `limit_exceeded`.
    */
-  #beginAfresh(): void {
+  #beginAfresh(because: PeerId): void {
+    const nowMs = this.#context.clock.nowMs()
+    const past = (this.#begunAfresh.get(because) ?? []).filter(atMs => nowMs - atMs < AFRESH_WINDOW_MS)
+    if (past.length >= AFRESH_MAX)
+      throw new SyncError('limit_exceeded', `it made this store begin afresh ${AFRESH_MAX} times within ten minutes`)
+    this.#begunAfresh.set(because, [...past, nowMs])
     this.#freshReplica()
     const afresh = ++this.#afresh
     this.#announced = false
@@ -305,6 +315,8 @@ export class Feed {
   #afresh = 0
   /** Whether the replica that this is may be named. */
   #announced = true
+  /** When each peer made this store begin afresh. */
+  readonly #begunAfresh = new Map<PeerId, number[]>()
 
   /**
    * A new replica id and session; cursors forgotten; versions that this opening made renumbered, for their counts may
@@ -376,9 +388,15 @@ export class Feed {
       to = entry.seq
       // What came from this peer, it has.
       if (entry.origin === session.id && entry.seq > session.echoUpTo) continue
+      // One entry that no peer could take must not keep all others back.
+      const fault = unsayable(entry.known)
+      if (fault !== null) {
+        this.#context.problems.set(entry.path, fault)
+        continue
+      }
       const wire = toWire(entry)
       batch.push(wire)
-      bytes += 200 + Buffer.byteLength(entry.path) + 24 * wire.vector.length
+      bytes += wireBytes(wire)
       if (bytes > FEED_BYTES_TARGET) break
     }
     if (rows.length < FEED_ENTRIES_MAX && bytes <= FEED_BYTES_TARGET) to = last
@@ -435,8 +453,7 @@ export class Feed {
     if (versions.some(version => countOf(version.vector, own) > given)) {
       // A change of ours that this store does not know: it was rolled back, and nobody is left whose cursor says so.
       log(this.#context, 'arena_rolled_back', { peer: session.name })
-      this.#freshReplica()
-      for (const id of this.sessions.keys()) this.#sayOpen(id)
+      this.#beginAfresh(peer)
       return
     }
     const sources: EntryPath[] = []

@@ -24,8 +24,11 @@ import type { FileContent } from './version.ts'
 /** Packs asked of one peer and not yet here; chunks of leaves likewise. */
 const PACKS_MAX = 4
 const CHUNKS_MAX = 3
-/** Big blobs in the works at once. */
+/** Big blobs in the works at once; and with those that wait for a peer that does not answer. */
 const DOWNLOADS_MAX = 4
+const DOWNLOADS_WAITING_MAX = 64
+/** A peer that owes answers and has given none for so long is asked for nothing more until it gives one. */
+const MUTE_MS = 10_000
 /** Questions about one blob's tree at once. */
 const TREE_ASKS_MAX = 8
 /** Leaves looked at in one step when a transfer is resumed: 4 MiB. */
@@ -110,6 +113,9 @@ export class Fetcher {
   readonly #chunkWriters = new Map<number, { peer: PeerId; slot: string }>()
   readonly #orderWriters = new Map<string, number>()
   readonly #peers = new Set<PeerId>()
+  /** When each peer that owes something answered last, or was asked first; and who has not for too long. */
+  readonly #answeredMs = new Map<PeerId, number>()
+  readonly #mute = new Set<PeerId>()
   /** Who said that it has a blob; only a hint. */
   readonly #holders = new Map<BlobHash, Set<PeerId>>()
   readonly #slotPrefix: string
@@ -192,6 +198,7 @@ export class Fetcher {
     download.reuse?.stop()
     const { chunks, treeAsks, questions } = download
     for (const open of [chunks, treeAsks, questions]) for (const id of open.keys()) this.#requests.delete(id)
+    for (const id of chunks.keys()) this.#cancel(id)
   }
 
   peerOpened(peer: PeerId): void {
@@ -199,15 +206,23 @@ export class Fetcher {
     this.#again(peer)
   }
 
+  /** The connection is gone, and with it all that it was writing. */
   peerClosed(peer: PeerId): void {
+    for (const [id, writer] of this.#chunkWriters) if (writer.peer === peer) this.#chunkWriters.delete(id)
+    this.peerReset(peer)
+  }
+
+  /** What this peer was asked before, it may never have heard. The connection stays, and may be writing. */
+  peerReset(peer: PeerId): void {
     this.#peers.delete(peer)
+    this.#answeredMs.delete(peer)
+    this.#mute.delete(peer)
     for (const [id, pack] of this.#packs) if (pack.peer === peer) this.#packDone(id)
     for (const download of this.#downloads.values()) {
       for (const [id, chunk] of download.chunks) if (chunk.peer === peer) this.#chunkFailed(download, id)
       for (const [id, asked] of download.treeAsks) if (asked.peer === peer) this.#treeFailed(download, id, false)
       for (const [id, asked] of download.questions) if (asked.peer === peer) this.#answered(download, id, null)
     }
-    for (const [id, writer] of this.#chunkWriters) if (writer.peer === peer) this.#chunkWriters.delete(id)
     for (const holders of this.#holders.values()) holders.delete(peer)
   }
 
@@ -243,9 +258,10 @@ export class Fetcher {
   }
 
   step(): void {
+    this.#noteMute()
     this.#askPacks()
     for (const want of this.#big.values()) {
-      if (this.#downloads.size >= DOWNLOADS_MAX) break
+      if (this.#downloads.size >= DOWNLOADS_WAITING_MAX || this.#moving >= DOWNLOADS_MAX) break
       if (this.#downloads.has(want.hash) || want.notBeforeMs > this.#context.clock.nowMs()) continue
       if (!this.#beingWritten(Fetcher.slotOf(want.hash))) this.#begin(want)
     }
@@ -261,14 +277,68 @@ export class Fetcher {
     }
   }
 
+  /** Downloads that do not wait for peers that do not answer. */
+  get #moving(): number {
+    let moving = 0
+    for (const { chunks } of this.#downloads.values()) {
+      if (chunks.size === 0 || [...chunks.values()].some(({ peer }) => !this.#mute.has(peer))) moving++
+    }
+    return moving
+  }
+
+  // Who answers
+
+  #asked(peer: PeerId): void {
+    const { clock, timers } = this.#context
+    if (this.#answeredMs.has(peer)) return
+    this.#answeredMs.set(peer, clock.nowMs())
+    timers.soon('mute', clock.nowMs() + MUTE_MS, () => {})
+  }
+
+  #heardFrom(peer: PeerId): void {
+    this.#mute.delete(peer)
+    if (this.#owes(peer)) this.#answeredMs.set(peer, this.#context.clock.nowMs())
+    else this.#answeredMs.delete(peer)
+  }
+
+  #owes(peer: PeerId): boolean {
+    const here = (open: ReadonlyMap<number, { readonly peer: PeerId }>) => {
+      for (const asked of open.values()) if (asked.peer === peer) return true
+      return false
+    }
+    if (here(this.#packs)) return true
+    for (const { chunks, treeAsks, questions } of this.#downloads.values())
+      if (here(chunks) || here(treeAsks) || here(questions)) return true
+    return false
+  }
+
+  /** What a peer that does not answer was asked for may be asked of others; if it answers all the same, the better. */
+  #noteMute(): void {
+    const { clock, timers } = this.#context
+    for (const [peer, sinceMs] of this.#answeredMs) {
+      if (this.#mute.has(peer)) continue
+      if (!this.#owes(peer)) this.#answeredMs.delete(peer)
+      else if (clock.nowMs() - sinceMs < MUTE_MS) timers.soon('mute', sinceMs + MUTE_MS, () => {})
+      else {
+        this.#mute.add(peer)
+        for (const want of this.#small.values()) if (want.asked === peer) want.asked = null
+        for (const download of this.#downloads.values()) {
+          for (const [id, asked] of download.treeAsks) if (asked.peer === peer) this.#treeFailed(download, id, false)
+          for (const [id, asked] of download.questions) if (asked.peer === peer) this.#answered(download, id, null)
+        }
+      }
+    }
+  }
+
   // Small blobs
 
   #mayAsk(want: Want, peer: PeerId): boolean {
-    if (want.refused.has(peer)) return false
+    if (want.refused.has(peer) || this.#mute.has(peer)) return false
     // Whoever announced it first; others when those could not help.
     const holders = this.#holders.get(want.hash)
     if (!holders || holders.size === 0 || holders.has(peer)) return true
-    for (const holder of holders) if (this.#peers.has(holder) && !want.refused.has(holder)) return false
+    for (const holder of holders)
+      if (this.#peers.has(holder) && !want.refused.has(holder) && !this.#mute.has(holder)) return false
     return true
   }
 
@@ -303,6 +373,7 @@ export class Fetcher {
   #askPack(peer: PeerId, hashes: BlobHash[]): void {
     const id = ++this.#id
     this.#packs.set(id, { peer, hashes })
+    this.#asked(peer)
     const header = { type: 'fetch_blobs', arena: this.#context.settings.name, id, hashes } as const
     this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header } })
   }
@@ -313,7 +384,7 @@ export class Fetcher {
     this.#packs.delete(id)
     for (const hash of pack.hashes) {
       const want = this.#small.get(hash)
-      if (want) want.asked = null
+      if (want?.asked === pack.peer) want.asked = null
     }
     return pack
   }
@@ -322,6 +393,7 @@ export class Fetcher {
     const pack = this.#packs.get(id)
     if (!pack || pack.peer !== peer) return
     this.#packDone(id)
+    this.#heardFrom(peer)
     let offset = 0
     pack.hashes.forEach((hash, index) => {
       const size = sizes[index] ?? -1
@@ -373,7 +445,11 @@ export class Fetcher {
       want.notBeforeMs = nowMs + Math.min(RETRY_FIRST_MS * 2 ** (want.tries - 1), RETRY_MAX_MS)
       timers.soon('fetch', want.notBeforeMs, () => {})
       const reason =
-        this.#peers.size === 0 ? 'no peer is connected that has it' : 'none of the connected peers has it now'
+        this.#peers.size === 0
+          ? 'no peer is connected that has it'
+          : this.#mute.size === this.#peers.size
+            ? 'the peer that was asked for it does not answer'
+            : 'none of the connected peers has it now'
       for (const path of want.wishes.keys()) this.#events.stuck(path, reason)
     }
   }
@@ -445,6 +521,7 @@ export class Fetcher {
       if (!ask) return
       const id = ++this.#id
       treeAsks.set(id, { peer, ask })
+      this.#asked(peer)
       this.#requests.set(id, want.hash)
       const header =
         ask.is === 'groups' || ask.is === 'group'
@@ -466,6 +543,7 @@ export class Fetcher {
     const download = this.#downloadOf(id)
     const asked = download?.treeAsks.get(id)
     if (!download?.treeFetch || asked?.peer !== peer) return
+    this.#heardFrom(peer)
     const { want, treeFetch } = download
     if (!treeFetch.answer(asked.ask, payload)) {
       want.refused.add(peer)
@@ -604,6 +682,7 @@ export class Fetcher {
     if (peer === undefined) return done(null)
     const id = ++this.#id
     questions.set(id, { peer, done })
+    this.#asked(peer)
     this.#requests.set(id, want.hash)
     const header = { ...question, arena: this.#context.settings.name, id, hash: want.hash }
     this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header, ...(payload && { payload }) } })
@@ -613,6 +692,7 @@ export class Fetcher {
   answered(peer: PeerId, id: number, payload: Uint8Array): void {
     const download = this.#downloadOf(id)
     if (download?.questions.get(id)?.peer !== peer) return
+    this.#heardFrom(peer)
     count(this.#context, { blob_bytes_received: payload.length })
     this.#answered(download, id, payload)
   }
@@ -625,7 +705,11 @@ export class Fetcher {
   }
 
   #askLeaves(download: Download): void {
-    if (download.here === download.leaves) return this.#finish(download)
+    if (download.here === download.leaves) {
+      // A late write would reach the file after it was put in place, and perhaps somebody's edit of it.
+      if (!this.#beingWritten(download.slot)) this.#finish(download)
+      return
+    }
     const { want } = download
     let open = 0
     let able = 0
@@ -662,6 +746,7 @@ export class Fetcher {
     const id = ++this.#id
     download.chunks.set(id, { peer, from, count: end - from })
     this.#chunkWriters.set(id, { peer, slot: download.slot })
+    this.#asked(peer)
     this.#requests.set(id, want.hash)
     this.#context.deliver({
       to: 'peer',
@@ -683,7 +768,9 @@ export class Fetcher {
 
   stored(id: number, from: number, leaves: number): void {
     const download = this.#downloadOf(id)
-    if (!download?.chunks.has(id)) return
+    const chunk = download?.chunks.get(id)
+    if (!download || !chunk) return
+    this.#heardFrom(chunk.peer)
     for (let leaf = from; leaf < from + leaves; leaf++) this.#mark(download, leaf)
     this.#events.progress(leaves * LEAF_BYTES)
     count(this.#context, { blob_bytes_received: leaves * LEAF_BYTES })
@@ -700,6 +787,7 @@ export class Fetcher {
     this.#chunkWriters.delete(id)
     const download = this.#downloadOf(id)
     if (!download) return
+    this.#heardFrom(peer)
     const code: ErrorCode = failure.code
     // What only saves something is done without.
     if (download.questions.has(id)) return this.#answered(download, id, null)
@@ -718,8 +806,15 @@ export class Fetcher {
     this.#requests.delete(id)
     if (!chunk) return
     download.chunks.delete(id)
+    this.#cancel(id)
     for (let leaf = chunk.from; leaf < chunk.from + chunk.count; leaf++)
       if (download.has[leaf] === 1) download.has[leaf] = 0
+  }
+
+  /** The connection is to stop writing, and says `download_failed` when it has. */
+  #cancel(id: number): void {
+    const writer = this.#chunkWriters.get(id)
+    if (writer) this.#context.deliver({ to: 'peer', peer: writer.peer, message: { type: 'cancel', id } })
   }
 
   #finish(download: Download): void {

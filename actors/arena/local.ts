@@ -5,7 +5,14 @@
  */
 
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
-import { FILE_BYTES_MAX, LEAF_BYTES, LINK_TARGET_BYTES_MAX, PACKED_BLOB_BYTES_MAX } from '../../protocol/limits.ts'
+import {
+  FILE_BYTES_MAX,
+  LEAF_BYTES,
+  LINK_TARGET_BYTES_MAX,
+  MTIME_NS_MAX,
+  MTIME_NS_MIN,
+  PACKED_BLOB_BYTES_MAX,
+} from '../../protocol/limits.ts'
 import { foldName, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
 import type { HashResult, HashTask } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
@@ -285,7 +292,13 @@ export class LocalChanges {
   }
 
   #foundFile(path: EntryPath, stat: DiskStat, hash: BlobHash, leaves: Uint8Array | null, from?: EntryPath): void {
-    const content: Content = { type: 'file', size: stat.size, mtimeNs: stat.mtimeNs, exec: stat.exec, hash }
+    const content: Content = {
+      type: 'file',
+      size: stat.size,
+      mtimeNs: sayableMtime(stat.mtimeNs),
+      exec: stat.exec,
+      hash,
+    }
     this.#ready.push({ path, content, stamp: stampOf(stat), leaves, ...(from !== undefined && { from }) })
     if (isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
   }
@@ -897,6 +910,11 @@ export class LocalChanges {
       problems.set(path, `differs only in case or Unicode form from '${twin}': some disks cannot hold both`, true)
     }
   }
+}
+
+/** The nearest mtime that peers take: some disks know more years. */
+function sayableMtime(mtimeNs: bigint): bigint {
+  return mtimeNs < MTIME_NS_MIN ? MTIME_NS_MIN : mtimeNs > MTIME_NS_MAX ? MTIME_NS_MAX : mtimeNs
 }
 
 function onDisk(entry: Entry): boolean {

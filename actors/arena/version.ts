@@ -5,6 +5,7 @@
  * order extends causality (R2), and vectors are merged only where the content is the same.
  */
 import type { Author, BlobHash, ReplicaId } from '../../protocol/ids.ts'
+import { MTIME_NS_MAX } from '../../protocol/limits.ts'
 
 /** For each replica how many of its changes are included; sorted by replica, no zero counts. */
 export type Vector = readonly (readonly [ReplicaId, number])[]
@@ -254,8 +255,9 @@ function generation({ base, content, firstScan, policy, nowMs }: LocalChange): n
  * paths of a replica, so this bounds, it does not prove.
  */
 export function plausible(version: Version, policy: 'keep-both' | 'newest'): boolean {
-  if (policy === 'newest') return true
   let changes = 0
   for (const [, count] of version.vector) changes += count
-  return version.vector.length > 0 && version.g <= changes + 0.5
+  // A stamp is an mtime, or one more than the base's: so it is bounded, too, whoever builds on it.
+  const stampMax = policy === 'newest' ? Number(MTIME_NS_MAX / 1_000_000n) : 0
+  return version.vector.length > 0 && version.g <= stampMax + changes + 0.5
 }

@@ -1,7 +1,14 @@
 /** Entries as peers say them: from ours, and from theirs with every check that a schema cannot make. */
 import { SyncError } from '../../protocol/error.ts'
 import type { BlobHash, ReplicaId } from '../../protocol/ids.ts'
-import { LINK_TARGET_BYTES_MAX, MTIME_NS_MAX, MTIME_NS_MIN } from '../../protocol/limits.ts'
+import {
+  COUNT_MAX,
+  GENERATION_MAX,
+  LINK_TARGET_BYTES_MAX,
+  MTIME_NS_MAX,
+  MTIME_NS_MIN,
+  VECTOR_MAX,
+} from '../../protocol/limits.ts'
 import { checkPath } from '../../protocol/path.ts'
 import type { WireEntry } from '../../protocol/wire.ts'
 import type { Entry } from './store.ts'
@@ -35,6 +42,24 @@ export function toWire(entry: Entry): WireEntry {
     case 'dir':
       return { ...common, type: 'dir' }
   }
+}
+
+/** JSON bytes of an entry, at least: what escaping makes of its texts is counted. */
+export function wireBytes({ path, target, vector }: WireEntry): number {
+  return 350 + jsonBytes(path) + (target === undefined ? 0 : jsonBytes(target)) + 40 * vector.length
+}
+
+function jsonBytes(text: string): number {
+  return Buffer.byteLength(/[\u0000-\u001f"\\]/.test(text) ? JSON.stringify(text) : text)
+}
+
+/** Why a version of ours cannot be said to a peer, who would take it for a breach; null: it can. */
+export function unsayable({ vector, g }: Version): string | null {
+  if (vector.length > VECTOR_MAX)
+    return `its version counts changes of ${vector.length} stores, more than ${VECTOR_MAX}: it is not told to peers; rename it`
+  if (g > GENERATION_MAX || vector.some(([, count]) => count > COUNT_MAX))
+    return 'its version has a number that is too great: it is not told to peers; rename it'
+  return null
 }
 
 /** Throws `message_invalid` or `path_invalid`: the peer breaks the protocol. */

@@ -391,6 +391,9 @@ export class Connection {
       case 'download':
         this.#download(arena, message)
         return
+      case 'cancel':
+        this.#cancel(arena, message.id)
+        return
       case 'detach':
         this.#detach(arena)
         return
@@ -506,6 +509,13 @@ export class Connection {
     if (!output.last) return
     this.#dropDownload(output.request)
     this.#toArena(arena, { type: 'downloaded', id })
+  }
+
+  #cancel(arena: ArenaName, id: number): void {
+    for (const [request, receiving] of this.#downloads) {
+      if (receiving.arena === arena && receiving.id === id)
+        this.#endDownload(request, { code: 'peer_closed', message: 'not wanted any more' })
+    }
   }
 
   #endDownload(request: number, failure: Failure): void {

@@ -459,6 +459,15 @@ export function deliverOne(link: Link): boolean {
     case 'upload':
       upload(link, message)
       break
+    case 'cancel': {
+      const order = downloads.get(message.id)
+      if (!order) break
+      downloads.delete(message.id)
+      from.disk.close(order.fd)
+      const failure: Failure = { code: 'peer_closed', message: 'not wanted any more' }
+      from.arena.fromPeer(to.id, { type: 'download_failed', id: message.id, failure })
+      break
+    }
     case 'refuse':
       from.refusals.push(message.failure)
       disconnect(from, to)

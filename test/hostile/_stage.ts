@@ -7,14 +7,13 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ExecutionContext } from 'ava'
 import { generateIdentity, type Identity } from '../../supervisor/identity.ts'
-import { within } from '../_deadline.ts'
 import type { Cleaning } from '../_temp.ts'
 import { Household } from '../system/_household.ts'
 import type { Peer } from '../system/_peer.ts'
 import { Hostile, type HostileOptions, leaveAll } from './_hostile.ts'
 
 /** How long an edit may take to the other peer while an attack is under way: generous, for a machine of two loaded cores. */
-const UNDISTURBED_MS = 20_000
+const UNDISTURBED_MS = 40_000
 const POLL_MS = 10
 
 export interface Cost {
@@ -76,11 +75,7 @@ export class Stage {
     const text = `${name} ${Date.now()}`
     writeFileSync(join(this.household.root(from), name), text)
     const place = join(this.household.root(to), name)
-    await within(
-      UNDISTURBED_MS,
-      `${name} is at ${to.name}`,
-      until(() => textOf(place) === text),
-    )
+    await until(`${name} is at ${to.name}`, UNDISTURBED_MS, () => textOf(place) === text)
   }
 
   /** Alice logs an event with these fields (a string: contained in it). */
@@ -99,7 +94,7 @@ export class Stage {
       found = look()
       return found !== undefined
     }
-    await within(15_000, `alice logs ${event} ${JSON.stringify(fields)}`, until(seen))
+    await until(`alice logs ${event} ${JSON.stringify(fields)}`, 15_000, seen)
     return found!
   }
 
@@ -113,10 +108,10 @@ export class Stage {
   /** Waits until alice has no more descriptors open than before, but for a few that her own work takes. */
   async descriptorsBack(before: Cost): Promise<void> {
     const now = () => this.cost().descriptors
-    await within(
-      15_000,
+    await until(
       () => `${now()} descriptors, ${before.descriptors} before`,
-      until(() => now() <= before.descriptors + 4),
+      15_000,
+      () => now() <= before.descriptors + 4,
     )
   }
 
@@ -148,6 +143,10 @@ function textOf(place: string): string | undefined {
 }
 
 /** Resolves as soon as it holds: what another process does to a disk or to itself tells no event here. */
-export async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await delay(POLL_MS)
+export async function until(what: string | (() => string), ms: number, holds: () => boolean): Promise<void> {
+  const endMs = performance.now() + ms
+  while (!holds()) {
+    if (performance.now() > endMs) throw new Error(`not within ${ms} ms: ${typeof what === 'string' ? what : what()}`)
+    await delay(POLL_MS)
+  }
 }

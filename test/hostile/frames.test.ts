@@ -4,7 +4,6 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test from 'ava'
 import { hashLeaves, hashSmall, rootOf } from '../../actors/hasher/merkle.ts'
-import { within } from '../_deadline.ts'
 import { Stage, until } from './_stage.ts'
 
 const cleanings: (() => unknown)[] = []
@@ -160,11 +159,7 @@ test.serial('a killed connection thread leaves no descriptor behind', async t =>
         count: 64,
         urgent: false,
       })
-    await within(
-      10_000,
-      'the file is open many times',
-      until(() => stage.cost().descriptors > before.descriptors + 30),
-    )
+    await until('the file is open many times', 10_000, () => stage.cost().descriptors > before.descriptors + 30)
     for (const name of ['peer-1', 'peer-2']) await stage.alice.call('debug_kill_thread', { name })
     await mallory.leave()
     await stage.household.together([stage.alice, stage.bob])

@@ -548,6 +548,19 @@ export class World {
       }
       case 'upload':
         return this.#upload(connection, side, message)
+      case 'cancel': {
+        const { id } = message
+        const transfer = connection.downloads[side].get(id)
+        if (!transfer) return
+        connection.downloads[side].delete(id)
+        if (transfer.life === peer.life) peer.disk.close(transfer.order.fd)
+        const failure: Failure = { code: 'peer_closed', message: 'not wanted any more' }
+        const { life } = peer
+        return this.after(this.chance(), () => {
+          if (peer.life === life && connection.open[side])
+            this.#enter(peer, arena => arena.fromPeer(other.id, { type: 'download_failed', id, failure }))
+        })
+      }
       default:
         throw new SimulationFailure('breach', `${peer.name} broke off: ${JSON.stringify(message)}`)
     }
