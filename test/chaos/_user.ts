@@ -17,6 +17,7 @@ import {
   readSync,
   renameSync,
   rmdirSync,
+  type Stats,
   symlinkSync,
   unlinkSync,
   utimesSync,
@@ -61,6 +62,8 @@ export class User {
   #round = 0
   #number = 0
   #seed = 0
+  /** Files of this round that users have deleted or replaced, under their last name. */
+  readonly #unlinked = new Set<string>()
   readonly #busy = new Set<Promise<void>>()
 
   constructor(name: string, root: string, ledger: Ledger) {
@@ -73,6 +76,7 @@ export class User {
     this.#round = round
     this.#seed = seed
     this.deleted = 0
+    this.#unlinked.clear()
   }
 
   /** Until what was begun has ended. */
@@ -403,7 +407,10 @@ export class User {
         // The next piece may fit.
         if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
       } finally {
-        this.#tell(path, 'hold', before, keyOfFile(fd))
+        const after = keyOfFile(fd)
+        // Written to a file that a user has deleted meanwhile: it goes with its last descriptor, as everywhere.
+        if (this.#unlinked.has(inodeOf(fstatSync(fd)))) this.#ledger.passed(this.#by(path), after)
+        else this.#tell(path, 'hold', before, after)
         if (left === 1) closeSync(fd)
       }
       if (left > 1) this.#after(pauseMs, () => write(left - 1))
@@ -434,7 +441,9 @@ export class User {
   #unlink(path: string | Buffer): void {
     const place = typeof path === 'string' ? this.#at(path) : path
     const before = keyAt(place)
+    const stat = lstatSync(place)
     unlinkSync(place)
+    if (stat.nlink === 1) this.#unlinked.add(inodeOf(stat))
     this.deleted++
     this.#tell(path.toString(), 'delete', before, null)
   }
@@ -471,7 +480,9 @@ export class User {
     if (from === to) return
     const [moved, replaced] = [keyAt(this.#at(from)), keyAt(this.#at(to))]
     const moving = 1 + this.paths().filter(path => path.startsWith(`${from}/`)).length
+    const there = lstatSync(this.#at(to), { throwIfNoEntry: false })
     renameSync(this.#at(from), this.#at(to))
+    if (there?.nlink === 1) this.#unlinked.add(inodeOf(there))
     this.deleted += moving
     // Two names of one file: rename does nothing.
     if (replaced !== null && replaced !== moved) this.#tell(to, `rename from ${JSON.stringify(from)}`, replaced, null)
@@ -490,4 +501,8 @@ export class User {
       this.#rename(`${a}.swap`, b)
     })
   }
+}
+
+function inodeOf({ dev, ino }: Stats): string {
+  return `${dev} ${ino}`
 }
