@@ -8,7 +8,6 @@
  * Names are what was last seen, not more: somebody may rename files behind the view. So what is found under a name is always
  * compared with the node's `id`.
  */
-import { strict as assert } from 'node:assert'
 import { ROOT_NODE } from './fuse-protocol.ts'
 
 export interface Node {
@@ -77,8 +76,7 @@ export class NodeTable {
   forget(number: number, count: number): Node | null {
     const node = this.#nodes.get(number)
     if (node === undefined || node === this.root) return null
-    assert(node.lookups >= count, 'forgotten more often than given')
-    node.lookups -= count
+    node.lookups = Math.max(0, node.lookups - count)
     if (node.lookups > 0) return null
     this.#nodes.delete(number)
     this.#byId.delete(node.id)

@@ -1,6 +1,7 @@
 /** Mounted views for tests, each in a thread of its own: the test may then use the mount with synchronous calls. */
-import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, rmdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { mountFault } from '../../actors/view/fuse-device.ts'
@@ -13,12 +14,18 @@ const MOUNT_MS = 30_000
 /** Why a view cannot be mounted here, or null. */
 export const cannotMount: string | null = mountFault() ?? triedFault()
 
-/** A container may have the device and still not allow a mount. */
+/** A container may have the device and still not allow a mount: so one is tried. */
 function triedFault(): string | null {
   if (process.geteuid?.() !== 0) return null
-  const capabilities = execFileSync('grep', ['CapEff', '/proc/self/status']).toString().trim().split(/\s+/)[1] ?? '0'
-  const CAP_SYS_ADMIN = 21n
-  return (BigInt(`0x${capabilities}`) >> CAP_SYS_ADMIN) & 1n ? null : 'no right to mount (CAP_SYS_ADMIN)'
+  const place = mkdtempSync(join(tmpdir(), 'realize-'))
+  try {
+    const { status, stderr } = spawnSync('mount', ['-t', 'tmpfs', 'none', place])
+    if (status !== 0) return `mounts are not allowed: ${String(stderr).trim()}`
+    spawnSync('umount', [place])
+    return null
+  } finally {
+    rmdirSync(place)
+  }
 }
 
 /** A folder in memory, where there is one: what is tested is the view, not how long a busy disk takes for an fsync. */

@@ -168,7 +168,7 @@ test('requests are read as they were written', t => {
         fh: big,
         size: big,
         lock_owner: 3n,
-        atime: -big,
+        atime: 0 - big,
         mtime: big,
         ctime: 0,
         atimensec: 1,
