@@ -158,7 +158,7 @@ const CASES: readonly Case[] = [
 await main(program.parse().opts<Options>())
 
 async function main(options: Options): Promise<void> {
-  const scratch = mkdtempSync(join(options.dir, 'realize-bench-'))
+  const scratch = mkdtempSync(join(options.dir, 'realize-bench-view-'))
   try {
     const root = join(scratch, 'root')
     mkdirSync(join(root, 'many'), { recursive: true })

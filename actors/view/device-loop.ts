@@ -6,7 +6,7 @@
  */
 import { fstatSync } from 'node:fs'
 import { constants } from 'node:os'
-import { parentPort, workerData } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
 import { close } from '../arena/posix-calls.ts'
 import {
   OPCODES,
@@ -23,16 +23,16 @@ import {
 } from './fuse-protocol.ts'
 import { createWaiter, readContent, readDevice, waitDevice, writeContent, writeDevice } from './view-calls.ts'
 
-/** What the thread is given. */
-export interface DeviceLoopData {
+/** What the thread is told, once there is a device. */
+export interface DeviceLoopStart {
   device: number
   waker: number
   /** [0] is 1 once the loop shall end. */
   stopped: Int32Array
 }
 
-/** What it says: a request, or `null` when the mount is gone. */
-export type DeviceLoopMessage = Uint8Array | null
+/** What it says: that it is ready to be told, a request, or `null` when the mount is gone. */
+export type DeviceLoopMessage = 'ready' | Uint8Array | null
 
 /** A thread that is terminated notices after this long, as waiting does not end by itself. */
 const WAIT_MS = 1000
@@ -42,7 +42,6 @@ const SET_ID_BITS = 0o6000
 
 const { EAGAIN, EINTR, ENOENT, ENODEV } = constants.errno
 
-const { device, waker, stopped } = workerData as DeviceLoopData
 const port = parentPort
 if (port === null) throw new Error('this file is the entry of a thread')
 
@@ -58,11 +57,18 @@ const { offsets: read } = STRUCTS.read_in
 const { offsets: write } = STRUCTS.write_in
 const BODY_AT = STRUCTS.in_header.bytes
 
-const waiter = createWaiter(device, waker)
-loop()
-close(waiter)
+let device = -1
 
-function loop(): void {
+// The last thing that this thread hears: from then on it waits for the device, and ends with it.
+port.once('message', (start: DeviceLoopStart) => {
+  device = start.device
+  const waiter = createWaiter(device, start.waker)
+  loop(waiter, start.stopped)
+  close(waiter)
+})
+port.postMessage('ready' satisfies DeviceLoopMessage)
+
+function loop(waiter: number, stopped: Int32Array): void {
   while (Atomics.load(stopped, 0) === 0) {
     waitDevice(waiter, WAIT_MS)
     // Others may have been quicker; ENOENT: the request was interrupted before it was read.

@@ -6,12 +6,13 @@
  * mount on the place takes the stale one away.
  */
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, write } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { close } from '../arena/posix-calls.ts'
-import type { DeviceLoopData, DeviceLoopMessage } from './device-loop.ts'
+import type { DeviceLoopMessage, DeviceLoopStart } from './device-loop.ts'
 import { checkApart, type MountOptions, mountView, unmountView } from './fuse-device.ts'
 import { View, type ViewOutlet } from './view.ts'
 import { closeBacking, createWaker, openBacking, wake, writeDevice } from './view-calls.ts'
@@ -48,7 +49,11 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
   if (source.root !== null) checkApart(mountpoint, source.root)
   const root = await source.lookup('')
   const mount = { allowOther: options.allowOther ?? false, ...(options.by === undefined ? {} : { by: options.by }) }
-  const device = await mountView(mountpoint, mount)
+  const readers = await startReaders()
+  const device = await mountView(mountpoint, mount).catch(async error => {
+    await Promise.all(readers.map(reader => reader.worker.terminate()))
+    throw error
+  })
   const waker = createWaker()
   const stopped = new Int32Array(new SharedArrayBuffer(4))
   const agreed = deferred<boolean>()
@@ -67,8 +72,6 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
     closeBacking: backing => closeBacking(device, backing),
   }
   const view = new View(source, root, outlet, { passthrough: options.passthrough ?? true })
-  const data: DeviceLoopData = { device, waker, stopped }
-  const readers = Array.from({ length: READERS }, () => startReader(data))
   let ending: Promise<void> | null = null
   let mounted = true
 
@@ -96,11 +99,12 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
     return ending
   }
   for (const { worker, gone } of readers) {
-    worker.on('message', (message: DeviceLoopMessage) => {
+    worker.on('message', (message: Exclude<DeviceLoopMessage, 'ready'>) => {
       if (message !== null) return view.receive(message)
       mounted = false
       void end(null)
     })
+    worker.postMessage({ device, waker, stopped } satisfies DeviceLoopStart)
     worker.on('error', error => void end(error instanceof Error ? error : new Error(String(error))))
     void gone.then(() => end(null))
   }
@@ -152,11 +156,26 @@ async function tryUnmount(mountpoint: string, outlet: ViewOutlet): Promise<void>
   }
 }
 
-function startReader(data: DeviceLoopData): { worker: Worker; gone: Promise<void> } {
+interface Reader {
+  worker: Worker
+  gone: Promise<void>
+}
+
+/**
+ * The reading threads, ready before there is anything to read: a thread that is terminated while it still loads koffi – because this
+ * one dies – takes the whole process with it.
+ */
+function startReaders(): Promise<Reader[]> {
   // Run from the compiled output or, in development, from the sources: with this file's own ending.
   const entry = new URL(`./device-loop${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url)
-  const worker = new Worker(entry, { workerData: data, name: 'view reader' })
-  return { worker, gone: new Promise(resolve => worker.once('exit', () => resolve())) }
+  return Promise.all(
+    Array.from({ length: READERS }, async () => {
+      const worker = new Worker(entry, { name: 'view reader' })
+      const gone = new Promise<void>(resolve => worker.once('exit', () => resolve()))
+      await once(worker, 'message')
+      return { worker, gone }
+    }),
+  )
 }
 
 /** Notifications, one after another, from Node's thread pool: the kernel may let each wait for a lock. */

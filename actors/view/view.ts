@@ -553,7 +553,12 @@ export class View {
         node.cached = null
         return { fh, flags: OPEN_PASSTHROUGH, backing }
       }
-      if (this.#backings.has(node)) return { fh, flags: OPEN_DIRECT_IO, backing: 0 }
+      // What is written by handles that cannot read is a new version anyway, and its pages would be dropped at the next opening: so
+      // it does not take the way over them. (Read on demand while the kernel has the real one: it must not take it.)
+      if (this.#backings.has(node) || !how.read) {
+        node.cached = null
+        return { fh, flags: OPEN_DIRECT_IO, backing: 0 }
+      }
       return { fh, flags: this.#mayKeepCache(node, file.entry, how) ? OPEN_KEEP_CACHE : 0, backing: 0 }
     } catch (error) {
       file.close()
