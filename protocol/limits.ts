@@ -11,6 +11,8 @@ export const FILE_BYTES_MAX = 4096 * GROUP_LEAVES * LEAF_BYTES
 export const HEADER_BYTES_MAX = 2 * 1024 * 1024
 /** Binary payload of one frame. */
 export const PAYLOAD_BYTES_MAX = 2 * 1024 * 1024
+/** How much larger than what came a frame may be that was deflated: one chunk of a socket must not become hundreds of megabytes. */
+export const DEFLATED_RATIO_MAX = 100
 /** Frames before a peer has said who it is (`hello`), header and payload together. */
 export const GREETING_BYTES_MAX = 16 * 1024
 

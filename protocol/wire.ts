@@ -19,9 +19,11 @@ import {
   FILE_BYTES_MAX,
   GENERATION_MAX,
   GROUP_LEAVES,
+  HEADER_BYTES_MAX,
   LEAVES_PER_MESSAGE,
   LINK_TARGET_BYTES_MAX,
   NODES_MAX,
+  PAYLOAD_BYTES_MAX,
   VECTOR_MAX,
 } from './limits.ts'
 import { type MessageOf, mailbox, message } from './message.ts'
@@ -77,6 +79,15 @@ export const Hello = message('hello', {
   purpose: Type.Union([Type.Literal('sync'), Type.Literal('pair')]),
   /** Where the sender can be dialled, host:port. */
   addresses: Type.Array(Type.String({ maxLength: 300 }), { maxItems: 16 }),
+  /** Whether it takes `deflated`. */
+  inflates: Type.Optional(Type.Boolean()),
+})
+/**
+ * Another frame, whole, made smaller: its payload is the raw deflate (RFC 1951) of a frame of so many bytes, lengths included.
+ * Only to a peer that `inflates`, on an open connection. What is inside is no `deflated`.
+ */
+export const Deflated = message('deflated', {
+  bytes: Type.Integer({ minimum: 1, maximum: HEADER_BYTES_MAX + PAYLOAD_BYTES_MAX + 8 }),
 })
 export const Ping = message('ping', { id: RequestId })
 export const Pong = message('pong', { id: RequestId })
@@ -246,6 +257,7 @@ export const FetchFailed = message('fetch_failed', { arena: ArenaName, id: Reque
 
 export const wire = mailbox(
   Hello,
+  Deflated,
   Ping,
   Pong,
   Close,

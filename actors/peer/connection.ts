@@ -16,6 +16,7 @@ import type { FromPeer, PairAttempt, PeerReport, Rate, SharedArena, ToPeer } fro
 import { type WireMessage, wire } from '../../protocol/wire.ts'
 import { closeDescriptor, type DescriptorTable, forgetDescriptor } from '../descriptors.ts'
 import { Bucket } from './bucket.ts'
+import { deflateFrame, inflateFrame, LinkSpeed } from './deflate.ts'
 import { Outbox } from './outbox.ts'
 import * as machine from './peer.ts'
 import { Download, giveBuffer, Upload } from './transfer.ts'
@@ -76,6 +77,7 @@ export class Connection {
   readonly #uploads = new Set<Upload>()
   /** By request number on the wire. */
   readonly #downloads = new Map<number, Receiving>()
+  readonly #speed = new LinkSpeed()
   readonly #up: Bucket
   readonly #down: Bucket
   #rate: Rate
@@ -112,6 +114,7 @@ export class Connection {
     socket.on('close', () => this.#closed())
     socket.on('drain', () => {
       this.#full = false
+      this.#speed.emptied(around.now())
       this.#guard(() => this.#pump())
     })
     socket.once(purpose.is === 'dial' ? 'secureConnect' : 'secure', () => this.#guard(() => this.#secured()))
@@ -271,7 +274,11 @@ export class Connection {
     let whole = false
     for (let frame = this.#reader.next(); frame && !this.#closing; frame = this.#reader.next()) {
       whole = true
-      const message = wire.parse(frame.header)
+      let message = wire.parse(frame.header)
+      if (message.type === 'deflated' && this.#peer.state.is === 'open') {
+        frame = inflateFrame(message.bytes, frame.payload)
+        message = wire.parse(frame.header)
+      }
       this.#frameBytes = frame.bytes
       this.#run(machine.heard(this.#peer, message, frame.payload, now))
     }
@@ -555,15 +562,17 @@ export class Connection {
   }
 
   /** @param written called once the last part is with the kernel, or never will be */
-  #write(parts: Uint8Array[], written?: () => void): void {
+  #write(whole: Uint8Array[], written?: () => void): void {
     const now = this.#around.now()
     this.#peer.saidMs = now
+    const parts = this.#peer.inflates && this.#speed.isSlow(this.#rate.up) ? deflateFrame(whole) : whole
     for (const part of parts) {
       this.#bytesUp += part.length
       this.#up.take(part.length, now)
       // Parts are written one by one: together they would be copied into one.
       this.#full = !this.#socket.write(part, part === parts.at(-1) ? written : undefined)
     }
+    if (this.#full) this.#speed.full(this.#socket.writableLength, now)
   }
 
   // The end

@@ -131,6 +131,8 @@ export interface Peer {
   state: State
   /** The version of the protocol that is spoken, from their hello on. */
   version: number
+  /** It takes `deflated`. */
+  inflates: boolean
   /** When the state began. Monotonic clock, as all readings here. */
   sinceMs: number
   /** When the last bytes came, and when we last wrote. */
@@ -177,6 +179,7 @@ export function openPeer(self: Self, purpose: Purpose, deadlines: Deadlines, now
     deadlines,
     state: { is: purpose.is === 'dial' ? 'connecting' : 'securing' },
     version: VERSIONS.min,
+    inflates: false,
     sinceMs: nowMs,
     heardMs: nowMs,
     begun: null,
@@ -219,6 +222,7 @@ export function* secured(peer: Peer, found: PeerId, exporter: Uint8Array, nowMs:
       purpose: purpose.is === 'dial' && purpose.pair ? 'pair' : 'sync',
       // Where we can be found is nothing for strangers.
       addresses: stranger ? [] : [...self.addresses],
+      inflates: true,
     },
   }
 }
@@ -261,6 +265,7 @@ function* greeted(
 ): Iterable<PeerOutput> {
   checkVersions(hello, peer.self.name)
   peer.version = Math.min(hello.versions.max, VERSIONS.max)
+  peer.inflates = hello.inflates === true
   const { purpose } = peer
   const known: Greeted = {
     peer: state.peer,

@@ -89,6 +89,10 @@ export class Thread {
     })
   }
 
+  get bytesDown(): number {
+    return this.#bytesDown
+  }
+
   static async start(name: string, deadlines: Partial<Deadlines> = {}, tickMs = 20): Promise<Thread> {
     const identity = generateIdentity()
     const pem = await certificate(identity.key)
