@@ -4,6 +4,7 @@ import { NAME_BYTES_MAX, PATH_BYTES_MAX } from '../../protocol/limits.ts'
 import { joinPath, nameOf, parentOf } from '../../protocol/path.ts'
 import type { Version } from './version.ts'
 
+const MARK_AT_END = /.\.conflict-\d{8}-\d{6}-[A-Z2-7]{7}(?:-[0-9a-f]{8})?$/s
 const PATTERN = /^(.+)\.conflict-(\d{8}-\d{6})-([A-Z2-7]{7})(?:-([0-9a-f]{8}))?(\.[^.]*)?$/s
 
 /**
@@ -13,7 +14,8 @@ const PATTERN = /^(.+)\.conflict-(\d{8}-\d{6})-([A-Z2-7]{7})(?:-([0-9a-f]{8}))?(
  */
 export function conflictPath(path: EntryPath, loser: Version, distinct = false): EntryPath {
   const name = nameOf(path)
-  const dot = name.lastIndexOf('.')
+  // What ends with a mark has no extension: the copy of a copy gets its mark behind it.
+  const dot = MARK_AT_END.test(name) ? 0 : name.lastIndexOf('.')
   const stem = dot > 0 ? name.slice(0, dot) : name
   const extension = dot > 0 ? name.slice(dot) : ''
   const mark = `.conflict-${stamp(loser)}-${loser.author}${distinct ? `-${digits(loser)}` : ''}`

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { conflictOrigin, conflictPath } from '../../actors/arena/conflict-name.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { MTIME_NS_MAX, MTIME_NS_MIN } from '../../protocol/limits.ts'
-import { pathFault } from '../../protocol/path.ts'
+import { nameOf, pathFault } from '../../protocol/path.ts'
 import { author, file, version } from './_versions.ts'
 
 const MTIME_NS = BigInt(Date.UTC(2024, 1, 29, 23, 59, 58)) * 1_000_000n + 999_999_999n
@@ -40,6 +40,13 @@ test('a copy of a copy speaks of the copy', t => {
   t.is<string, string>(second, 'f.conflict-20240229-235958-AAAAAAA.conflict-20240229-235958-BBBBBBB.txt')
   t.deepEqual(conflictOrigin(second), { path: first, author: author(1) })
   t.deepEqual(conflictOrigin(first), { path: 'f.txt' as EntryPath, author: author(0) })
+})
+
+test('a copy of a copy without extension speaks of the copy, too', t => {
+  const first = conflictPath('Makefile' as EntryPath, loser)
+  const second = conflictPath(first, version(file('b', { mtimeNs: MTIME_NS }), { 1: 2 }, 1, 1))
+  t.is<string, string>(second, 'Makefile.conflict-20240229-235958-AAAAAAA.conflict-20240229-235958-BBBBBBB')
+  t.deepEqual(conflictOrigin(second), { path: first, author: author(1) })
 })
 
 test('what is no conflict copy speaks of nothing', t => {
@@ -98,4 +105,41 @@ test('a stem that is too long loses whole characters, and an extension that is t
   const extension = nameFor(`a.${'x'.repeat(253)}`)
   t.true(Buffer.byteLength(extension) <= 255)
   t.is(extension, 'a.conflict-20240229-235958-AAAAAAA')
+})
+
+test('a path of any length has a copy that every peer takes, through repeated conflicts, with its extension as long as there is room', t => {
+  const name = fc.oneof(
+    nameArbitrary,
+    fc.integer({ min: 1, max: 255 }).map(length => `${'n'.repeat(Math.max(1, length - 4))}.txt`.slice(-length)),
+  )
+  const pathArbitrary = fc
+    .array(name, { minLength: 1, maxLength: 20 })
+    .map(names => names.join('/'))
+    .filter(path => pathFault(path) === undefined)
+  fc.assert(
+    fc.property(pathArbitrary, fc.boolean(), (text, distinct) => {
+      let copy = text as EntryPath
+      for (let round = 0; round < 6; round++) {
+        const next = conflictPath(copy, version(file('abcdef'[round] as string), { 1: round + 1 }, 1, round), distinct)
+        t.is(pathFault(next), undefined, next)
+        t.is(conflictOrigin(next)?.author, author(round))
+        copy = next
+      }
+      const first = conflictPath(text as EntryPath, loser, distinct)
+      if (Buffer.byteLength(text) < 1_800 && text.endsWith('.txt') && nameOf(text as EntryPath) !== '.txt')
+        t.true(first.endsWith('.txt'), first)
+    }),
+    { numRuns: 400 },
+  )
+})
+
+test('losers that are not the same content have different distinct names', t => {
+  fc.assert(
+    fc.property(nameArbitrary, name => {
+      const names = ['a', 'b', 'c', '1', '2'].map(letter =>
+        conflictPath(name as EntryPath, version(file(letter), { 1: 1 }, 1), true),
+      )
+      t.is(new Set(names).size, names.length)
+    }),
+  )
 })

@@ -1,5 +1,7 @@
 /** What only the disk in memory has: power loss, faults and made-up descriptors. */
 import test from 'ava'
+import fc from 'fast-check'
+import { DiskError } from '../../actors/arena/disk.ts'
 import { MemoryDisk } from '../../actors/arena/disk-memory.ts'
 import { bytesOf, failsWith, path, statOf, textOf } from './_disk-acceptance.ts'
 
@@ -89,4 +91,52 @@ test('a name that is not well-formed is marked', t => {
   disk.writeFile('bad\udc80', bytesOf('x'))
   t.deepEqual(disk.list(undefined), { names: ['bad\ufffd'], invalid: ['bad\ufffd'] })
   t.deepEqual(disk.listStat(undefined), { entries: [], invalid: ['bad\ufffd'] })
+})
+
+test('whatever a power loss leaves, what was synced and not touched since stays, and a rename leaves one of its two names', t => {
+  fc.assert(
+    fc.property(
+      fc.constantFrom('none' as const, 'first' as const, 'some' as const, 'all' as const),
+      fc.double({ min: 0, max: 1, noNaN: true }),
+      fc.array(
+        fc.record({ do: fc.constantFrom('write', 'rename', 'remove', 'folder'), at: fc.nat(5), to: fc.nat(5) }),
+        {
+          maxLength: 30,
+        },
+      ),
+      fc.infiniteStream(fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true })),
+      (steps, torn, actions, numbers) => {
+        const disk = makeDisk()
+        disk.autoSync = true
+        disk.mkdir('d')
+        disk.writeFile('still', bytesOf('still'))
+        disk.writeFile('d/moved', bytesOf('moved'))
+        disk.sync(() => {})
+        disk.autoSync = false
+        disk.rename('d/moved', 'moved')
+        for (const action of actions) {
+          const [from, to] = [`f${action.at}`, action.at % 2 === 0 ? `f${action.to}` : `d/f${action.to}`]
+          try {
+            if (action.do === 'write') disk.writeFile(from, bytesOf(`written ${action.to}`))
+            else if (action.do === 'rename') disk.rename(from, to)
+            else if (action.do === 'remove') disk.remove(to)
+            else disk.mkdir(to)
+          } catch (error) {
+            if (!(error instanceof DiskError)) throw error
+          }
+        }
+        disk.crash({ steps, torn, chance: () => numbers.next().value as number })
+        t.is(textOf(disk.readFile('still')), 'still')
+        const places = ['moved', 'd/moved'].filter(place => disk.stat(path(place)) !== null)
+        t.is(places.length, 1)
+        t.is(textOf(disk.readFile(places[0] as string)), 'moved')
+        t.is(disk.stat(path(places[0] as string))?.links, 1)
+        // What it shows is durable now.
+        const names = disk.list(undefined).names.sort()
+        disk.crash()
+        t.deepEqual(disk.list(undefined).names.sort(), names)
+      },
+    ),
+    { numRuns: 400 },
+  )
 })

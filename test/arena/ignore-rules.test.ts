@@ -1,6 +1,11 @@
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import test from 'ava'
+import fc from 'fast-check'
 import { folderOfIgnoreFile, IgnoreRules, isIgnoreFile } from '../../actors/arena/ignore-rules.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
+import { temporaryFolder } from '../_temp.ts'
 
 const path = (text: string) => text as EntryPath
 
@@ -112,4 +117,71 @@ test('a rule that is no rule, as when a large file gets the name of a rule file,
     ['f....', false],
   ] as const)
     t.is(rules.ignores(name as EntryPath, false), ignored, name)
+})
+
+// git is the oracle
+
+const git = spawnSync('git', ['--version']).status === 0
+const withGit = git ? test : test.skip
+
+// Plain letters: to git `?` is a byte, to us a character.
+const segment = fc.constantFrom('a', 'b', 'ab', 'A', 'x.o', 'y.tmp', '.h', 'a b')
+const glob = fc.constantFrom('a', 'b', '*', 'a*', '*.o', '*.tmp', '?', '[ab]', '[!a]', '**', '.h', 'A', 'a\\ b', 'a?')
+const ruleArbitrary = fc
+  .tuple(
+    fc.constantFrom('', '', '!'),
+    fc.constantFrom('', '', '/'),
+    fc.array(glob, { minLength: 1, maxLength: 3 }),
+    fc.constantFrom('', '', '/'),
+  )
+  .map(([negation, anchor, parts, end]) => `${negation}${anchor}${parts.join('/')}${end}`)
+  // What a rule of stars alone reaches is a matter of taste: git and its manual differ.
+  .filter(rule => !/\*\*.*\*\*/.test(rule))
+const treeArbitrary = fc.uniqueArray(
+  fc.array(segment, { minLength: 1, maxLength: 3 }).map(names => names.join('/')),
+  { minLength: 1, maxLength: 12 },
+)
+
+withGit(`random rules mean what git makes of them${git ? '' : ' (skipped: there is no git)'}`, t => {
+  const folder = temporaryFolder(t)
+  const run = (...args: string[]) =>
+    spawnSync('git', ['-C', folder, '-c', 'core.quotePath=false', ...args], { encoding: 'utf8' })
+  t.is(run('init', '-q').status, 0)
+  run('config', 'core.excludesFile', join(folder, '.git', 'none'))
+  run('config', 'core.ignoreCase', 'false')
+  rmSync(join(folder, '.git', 'info'), { recursive: true, force: true })
+  fc.assert(
+    fc.property(
+      fc.array(ruleArbitrary, { maxLength: 5 }),
+      fc.array(ruleArbitrary, { maxLength: 3 }),
+      treeArbitrary,
+      (top, below, files) => {
+        // A folder `a` with rules of its own; files that would be folders are left out.
+        const paths = files.filter(one => one !== 'a' && !files.some(other => other.startsWith(`${one}/`)))
+        for (const name of readdirSync(folder)) if (name !== '.git') rmSync(join(folder, name), { recursive: true })
+        mkdirSync(join(folder, 'a'))
+        writeFileSync(join(folder, '.gitignore'), `${top.join('\n')}\n`)
+        writeFileSync(join(folder, 'a', '.gitignore'), `${below.join('\n')}\n`)
+        for (const one of paths) {
+          mkdirSync(dirname(join(folder, one)), { recursive: true })
+          writeFileSync(join(folder, one), '')
+        }
+        const rules = new IgnoreRules([])
+        rules.setFolder(undefined, top.join('\n'))
+        rules.setFolder(path('a'), below.join('\n'))
+        const said = spawnSync('git', ['-C', folder, 'check-ignore', '--no-index', '-z', '--stdin'], {
+          encoding: 'utf8',
+          input: paths.join('\0'),
+        })
+        t.true(said.status === 0 || said.status === 1, said.stderr)
+        const ours = paths.filter(one => rules.ignores(path(one), false))
+        t.deepEqual(
+          ours,
+          said.stdout.split('\0').filter(one => one !== ''),
+          JSON.stringify({ top, below, paths }),
+        )
+      },
+    ),
+    { numRuns: 150 },
+  )
 })

@@ -121,3 +121,63 @@ test('a path is put together and taken apart', t => {
   t.deepEqual(ancestorsOf(path('a/b/c')), [path('a'), path('a/b')])
   t.deepEqual(ancestorsOf(path('a')), [])
 })
+
+/** The same rules, said another way. */
+function allowed(text: string): boolean {
+  if (text.length === 0 || Buffer.from(text).toString() !== text || Buffer.from(text).includes(0)) return false
+  if (Buffer.from(text).length > 1_900) return false
+  const names = text.split('/')
+  const plain = /^(?!\.{1,2}$)[^/]+$/s
+  const own = (name: string) => foldName(name) === '.realize'
+  return (
+    names.length <= 256 &&
+    names.every(name => plain.test(name) && Buffer.from(name).length <= 255) &&
+    !own(names[0] ?? '')
+  )
+}
+
+test('a path is refused exactly if it breaks a rule, and then as a SyncError that says which', t => {
+  const part = fc.oneof(
+    fc.string({ unit: 'binary', maxLength: 6 }),
+    fc.constantFrom('.', '..', '...', '', '.realize', '.REALIZE', '.Reali\u0137e', 'a', '\ud800', '\0', ' ', '\\'),
+    fc.integer({ min: 250, max: 260 }).map(length => 'n'.repeat(length)),
+    fc.integer({ min: 60, max: 66 }).map(length => '😀'.repeat(length)),
+  )
+  const texts = fc.oneof(
+    fc.array(part, { maxLength: 9 }).map(parts => parts.join('/')),
+    fc.integer({ min: 250, max: 260 }).map(depth => Array.from({ length: depth }, () => 'd').join('/')),
+  )
+  fc.assert(
+    fc.property(texts, text => {
+      const fault = pathFault(text)
+      t.is(fault === undefined, allowed(text), `${JSON.stringify(text)}: ${fault}`)
+      if (fault === undefined) t.is<string, string>(checkPath(text), text)
+      else
+        t.like(
+          t.throws(() => checkPath(text), { instanceOf: SyncError }),
+          { code: 'path_invalid', message: fault },
+        )
+    }),
+    { numRuns: 3_000 },
+  )
+})
+
+test('ancestors, parent and name of a path put it together again', t => {
+  const names = fc.array(
+    fc.string({ minLength: 1, maxLength: 5 }).map(name => name.replaceAll('/', '-')),
+    {
+      minLength: 1,
+      maxLength: 6,
+    },
+  )
+  fc.assert(
+    fc.property(names, parts => {
+      const whole = path(parts.join('/'))
+      t.is(joinPath(parentOf(whole), nameOf(whole)), whole)
+      t.deepEqual(
+        ancestorsOf(whole),
+        parts.slice(1).map((_, index) => path(parts.slice(0, index + 1).join('/'))),
+      )
+    }),
+  )
+})

@@ -11,7 +11,8 @@ import {
 import { join } from 'node:path'
 import test from 'ava'
 import fc from 'fast-check'
-import { parse } from 'smol-toml'
+import { parse, stringify } from 'smol-toml'
+import { SyncError } from '../../protocol/error.ts'
 import { parseConfig } from '../../supervisor/config.ts'
 import {
   addArena,
@@ -266,6 +267,61 @@ test('after any edits the document says what was asked for, and other comments s
     }),
     { numRuns: 300 },
   )
+})
+
+test('an edit of any TOML does what was asked for and nothing else, or is refused', t => {
+  const text = fc.string({ maxLength: 12 }).filter(word => word.isWellFormed())
+  const scalar = fc.oneof(text, fc.integer({ min: -1e6, max: 1e6 }), fc.boolean(), fc.date({ noInvalidDate: true }))
+  const keys = fc.oneof(fc.constantFrom('name', 'peers', 'path', 'paused', 'a.b', 'ü', ' '), text)
+  const table = fc.dictionary(
+    keys,
+    fc.oneof(scalar, fc.array(text, { maxLength: 3 }), fc.dictionary(keys, scalar, { maxKeys: 2 })),
+    {
+      maxKeys: 4,
+      noNullPrototype: true,
+    },
+  )
+  const named = fc
+    .array(table, { maxLength: 3 })
+    .map(tables => tables.map((one, index) => ({ ...one, name: `n${index}` })))
+  const documents = fc
+    .record({ other: table, peers: named, arenas: named, comment: fc.constantFrom('', '# a word\n', '\n# é\n\n') })
+    .map(({ other, peers, arenas, comment }) => ({
+      text: `${comment}\n${stringify({ ...other, peers, arenas })}\n${comment}`,
+    }))
+  const edits: ((text: string) => string)[] = [
+    before => addPeer(before, { name: 'new "one"', id: ID_A, addresses: ['a:1'] }),
+    before => removePeer(before, 'n0'),
+    before => addArena(before, { name: 'new', path: null, peers: ['n0'] }),
+    before => removeArena(before, 'n1'),
+    before => setArenaKey(before, 'n0', 'paused', true),
+    before => setArenaKey(before, 'n0', 'peers', null),
+    before => setPeerKey(before, 'n1', 'paused', true),
+  ]
+  let taken = 0
+  fc.assert(
+    fc.property(documents, fc.constantFrom(...edits), ({ text: before }, edit) => {
+      let after: string
+      try {
+        after = edit(before)
+      } catch (error) {
+        t.true(error instanceof SyncError, String(error))
+        return
+      }
+      taken++
+      const rest = (document: Record<string, unknown>) => {
+        const { peers: _, arenas: __, ...others } = document
+        return structuredClone(others)
+      }
+      t.deepEqual(rest(parse(after)), rest(parse(before)))
+      t.deepEqual(
+        commentsOf(after).filter(comment => comment === '# a word' || comment === '# é'),
+        commentsOf(before).filter(comment => comment === '# a word' || comment === '# é'),
+      )
+    }),
+    { numRuns: 400 },
+  )
+  t.true(taken > 30, `only ${taken} were not refused`)
 })
 
 function commentsOf(text: string): string[] {

@@ -160,3 +160,47 @@ test('counts, and what does not fit them', t => {
   ])
     t.throws(action, { instanceOf: RangeError })
 })
+
+/** The definition in docs/merkle.md, by recursion: the left part is the greatest power of two that leaves something for the right. */
+function topByDefinition(leaves: Uint8Array): Uint8Array {
+  const count = leaves.length / HASH_BYTES
+  if (count <= 1) return leaves
+  const left = 2 ** Math.ceil(Math.log2(count) - 1) * HASH_BYTES
+  return nobleEngine.hash256(1, topByDefinition(leaves.subarray(0, left)), topByDefinition(leaves.subarray(left)))
+}
+
+test('the tree is that of its definition, by plain JavaScript, for any number of leaves and across groups', t => {
+  const count = fc.oneof(
+    fc.integer({ min: 0, max: 70 }),
+    fc.constantFrom(127, 128, 129, 1_023, 1_025, GROUP_LEAVES - 1, GROUP_LEAVES, GROUP_LEAVES + 1),
+  )
+  fc.assert(
+    fc.property(count, fc.nat(), (leafTotal, seed) => {
+      const leaves = madeUpLeaves(leafTotal, seed)
+      t.is(hex(topOf(leaves)), hex(topByDefinition(leaves)))
+    }),
+    { numRuns: 25 },
+  )
+})
+
+test('content of any size around a leaf has the name of its definition, by plain JavaScript', t => {
+  const size = fc.oneof(
+    fc.integer({ min: 0, max: 3_000 }),
+    fc.tuple(fc.integer({ min: 1, max: 3 }), fc.integer({ min: -2, max: 2 })).map(([n, more]) => n * LEAF_BYTES + more),
+  )
+  fc.assert(
+    fc.property(size, bytes => {
+      const content = pattern(bytes)
+      const leaves = Array.from({ length: leafCount(bytes) }, (_, n) =>
+        nobleEngine.hash256(0, content.subarray(n * LEAF_BYTES, (n + 1) * LEAF_BYTES)),
+      )
+      const length = Buffer.alloc(8)
+      length.writeBigUInt64LE(BigInt(bytes))
+      t.is<string, string>(
+        hashSmall(content),
+        hex(nobleEngine.hash256(2, length, topByDefinition(new Uint8Array(Buffer.concat(leaves))))),
+      )
+    }),
+    { numRuns: 12 },
+  )
+})

@@ -140,3 +140,41 @@ test('what every receiver would refuse is not encoded, and a payload is not copi
   const payload = new Uint8Array(10)
   t.is(encodeFrame({ a: 'ü' }, payload)[1], payload)
 })
+
+test.serial('nothing of a length that is only claimed is ever allocated beyond the limits', t => {
+  const allocate = Buffer.allocUnsafeSlow
+  let largest = 0
+  let total = 0
+  Buffer.allocUnsafeSlow = bytes => {
+    largest = Math.max(largest, bytes)
+    total += bytes
+    return allocate(bytes)
+  }
+  t.teardown(() => {
+    Buffer.allocUnsafeSlow = allocate
+  })
+  const word = fc.oneof(fc.nat(0xffffffff), fc.nat(2 * GREETING_BYTES_MAX), fc.nat(40))
+  const claim = fc
+    .tuple(word, word, fc.uint8Array({ maxLength: 60 }))
+    .map(([header, payload, rest]) => Buffer.concat([lengths(header, payload), rest]))
+  fc.assert(
+    fc.property(fc.array(claim, { maxLength: 6 }), fc.integer({ min: 1, max: 30 }), (claims, cut) => {
+      const bytes = Buffer.concat(claims)
+      const reader = new FrameReader(GREETING_LIMITS)
+      largest = 0
+      total = 0
+      try {
+        for (let at = 0; at < bytes.length; at += cut) {
+          reader.push(bytes.subarray(at, at + cut))
+          readAll(reader)
+        }
+      } catch (error) {
+        t.true(error instanceof SyncError)
+      }
+      t.true(largest <= GREETING_BYTES_MAX, `${largest} bytes at once`)
+      // What was given out was sent; beyond that one frame may be open.
+      t.true(total <= bytes.length + GREETING_BYTES_MAX, `${total} bytes for ${bytes.length}`)
+    }),
+    { numRuns: 500 },
+  )
+})

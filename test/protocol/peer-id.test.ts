@@ -69,3 +69,16 @@ test('base32 gives back every length, and refuses left-over bits', t => {
   t.is(decodeBase32('MB'), undefined)
   t.is(decodeBase32('M'), undefined)
 })
+
+test('every single typo in any ID is found', t => {
+  fc.assert(
+    fc.property(key, fc.nat(55), (bytes, at) => {
+      const bare = peerIdOf(bytes).replaceAll('-', '')
+      for (const letter of ALPHABET) {
+        if (letter !== bare[at])
+          t.throws(() => parsePeerId(bare.slice(0, at) + letter + bare.slice(at + 1)), { instanceOf: SyncError })
+      }
+    }),
+    { numRuns: 60 },
+  )
+})
