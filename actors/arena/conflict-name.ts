@@ -24,7 +24,7 @@ export function conflictPath(path: EntryPath, loser: Version, distinct = false):
   while (folder !== undefined && bytesLeft(folder) < shortest) folder = parentOf(folder)
   const bytesMax = bytesLeft(folder)
   let kept = stem
-  while (kept.length > 1 && Buffer.byteLength(kept + mark + extension) > bytesMax)
+  while ([...kept].length > 1 && Buffer.byteLength(kept + mark + extension) > bytesMax)
     kept = [...kept].slice(0, -1).join('')
   const short = Buffer.byteLength(kept + mark + extension) > bytesMax ? '' : extension
   return joinPath(folder, kept + mark + short)
