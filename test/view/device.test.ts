@@ -168,8 +168,15 @@ else
     t.is(await nobody(`cd ${at} && cat d e && ls`), 'content\ncontent\na\nc\nd\ne\n')
     t.is(fs.statSync(join(root, 'c')).uid, 65534)
     t.is(fs.readFileSync(join(root, 'c'), 'utf8'), 'content\n')
+    child.kill('SIGKILL')
+    await within(WAIT_MS, 'the process ends', exit)
+    // Only its owner is told so.
+    await t.throwsAsync(nobody(`ls ${at}`), { message: /not connected/ })
+    const again = await viewProcess(t, root, at, ['setpriv', ...NOBODY])
+    const end = new Promise(resolve => again.once('exit', resolve))
+    t.is(await nobody(`cat ${at}/c`), 'content\n')
     t.is(await nobody(`fusermount3 -u ${at} && ls ${at}`), '')
-    await within(WAIT_MS, 'the view ends', exit)
+    await within(WAIT_MS, 'the view ends', end)
   })
 
 onMount('content that comes late holds up nobody else, and arrives whole', async t => {

@@ -1,11 +1,12 @@
 /** A plain folder, seen through a real mount: what programs do with files does the same there as on a disk. */
-import { execFile, execFileSync } from 'node:child_process'
+import { execFile, execFileSync, spawn } from 'node:child_process'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { close, EXCHANGE, NOREPLACE, openRoot, renameFlagged } from '../../actors/arena/posix-calls.ts'
 import { getAttribute, listAttributes, removeAttribute, setAttribute } from '../../actors/view/view-calls.ts'
+import { within } from '../_deadline.ts'
 import { cannotMount, type Mounted, mounted } from './_mount.ts'
 
 const run = promisify(execFile)
@@ -302,6 +303,18 @@ onMount('holes, allocation and copies inside the kernel keep their content', asy
   t.true(fs.readFileSync(join(root, 'copy')).equals(fs.readFileSync(join(root, 'sparse'))))
   await run('cp', ['--sparse=always', file, join(at, 'copy2')])
   t.true(fs.readFileSync(join(root, 'copy2')).equals(fs.readFileSync(join(root, 'sparse'))))
+})
+
+onMount('locks hold between programs', async (t, { at }) => {
+  const lock = join(at, 'lock')
+  const holder = spawn('flock', [lock, 'sh', '-c', 'echo held; read line'])
+  t.teardown(() => holder.kill('SIGKILL'))
+  const exit = new Promise(resolve => holder.once('exit', resolve))
+  await within(30_000, 'the lock is held', new Promise(resolve => holder.stdout.once('data', resolve)))
+  await t.throwsAsync(run('flock', ['-n', lock, 'true']))
+  holder.stdin.end('\n')
+  await within(30_000, 'the lock is given up', exit)
+  await t.notThrowsAsync(run('flock', ['-n', lock, 'true']))
 })
 
 onMount('named pipes and sockets are made and work', async (t, { at }) => {
