@@ -321,6 +321,17 @@ export class Applier {
   /** Slots that nobody needs and the disk would not let go of. */
   readonly #litter = new Set<string>()
 
+  /** Slots that were left because the disk was not there when they were to be emptied. Call when nothing is pending. */
+  sweep(): void {
+    const { disk, store } = this.#context
+    if (!this.idle || this.#unsettled || store.state().totals.pending > 0 || store.intents().length > 0) return
+    try {
+      for (const slot of disk.stageList()) if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+    }
+  }
+
   /** Whether a step at this path is written down and waits for the disk: what stands there is not a user's change. */
   isUnsettled(path: EntryPath): boolean {
     return this.#unsettled && this.#context.store.intents().some(left => left.path === path)
@@ -867,6 +878,7 @@ export class Applier {
       }
     }
     this.#conclude(done, dropped)
+    this.wakeDormant(done.flatMap(({ source }) => (source === null ? [] : [source])))
     for (const task of tasks) this.#release(task)
     return done.length
   }

@@ -622,6 +622,7 @@ export class Arena {
   }
 
   #scanned(): void {
+    this.#apply.sweep()
     for (const settle of this.#settles) settle.scanned = true
     this.#feed.stateSoon()
     this.#apply.again()

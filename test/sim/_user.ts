@@ -68,6 +68,7 @@ export class User {
       case 'move':
         return this.#try(() => {
           if (disk.stat(action.from as EntryPath) === null) return
+          this.#handled(action.from)
           this.#makeFolders(action.path)
           this.#rename(action.from, action.path)
         })
