@@ -17,6 +17,7 @@ import { plainAddress } from './admission.ts'
 import type { Clock } from './clock.ts'
 import type { PeerConfig } from './config.ts'
 import { type Dialler, dialDelayMs, keptOf } from './dialing.ts'
+import { Pace } from './pace.ts'
 import { RateMeter } from './rate-meter.ts'
 import type { RestartPolicy } from './restart.ts'
 
@@ -24,6 +25,8 @@ import type { RestartPolicy } from './restart.ts'
 const STEADY_MS = 10_000
 /** A peer thread answers each command in its own time, but a handshake that says nothing at all is given up. */
 const HANDSHAKE_MS = 60_000
+/** Connections that one peer may open in this time: each makes every arena open anew. */
+const OPENINGS = { burst: 100, perSecond: 5 }
 const NO_LIMIT: Rate = { up: 0, down: 0 }
 
 export interface ConnectionsOptions {
@@ -101,6 +104,7 @@ export class Connections {
   readonly #connections = new Map<number, Connection>()
   /** Addresses without port at which peers of the household were last seen. */
   readonly #seenAt = new Map<PeerId, string>()
+  readonly #openings = new Pace(OPENINGS.burst, OPENINGS.perSecond)
   #number = 0
   #dialling = false
   #stopping = false
@@ -352,6 +356,10 @@ export class Connections {
       return
     }
     const nowMs = this.#options.clock.nowMs()
+    if (!this.#openings.allows(id, nowMs)) {
+      this.#close(connection, { code: 'busy', message: 'too many connections one after the other: wait a while' })
+      return
+    }
     connection.peer = id
     connection.openedMs = nowMs
     if (peer.dialling === connection) peer.dialling = undefined

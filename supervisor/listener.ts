@@ -7,8 +7,16 @@ import { SyncError } from '../protocol/error.ts'
 import type { LogEvent, LogFields } from '../protocol/log.ts'
 import { Admission, plainAddress } from './admission.ts'
 import { formatAddress, type ListenAddress } from './config.ts'
+import { Pace } from './pace.ts'
 
 const BACKLOG = 128
+/**
+ * Handshakes at once and a second: each takes a processor a few milliseconds. From one strange address, from all of them,
+ * and from one where a peer of the household was seen, which may be a thousand of them behind one address.
+ */
+const STRANGER = { burst: 40, perSecond: 5 }
+const STRANGERS = { burst: 200, perSecond: 50 }
+const KNOWN = { burst: 500, perSecond: 200 }
 
 export interface ListenerOptions {
   /** For the error about a taken port. */
@@ -24,6 +32,9 @@ export interface ListenerOptions {
 export class Listener {
   readonly #options: ListenerOptions
   readonly #admission = new Admission()
+  readonly #strangerPace = new Pace(STRANGER.burst, STRANGER.perSecond)
+  readonly #strangersPace = new Pace(STRANGERS.burst, STRANGERS.perSecond)
+  readonly #knownPace = new Pace(KNOWN.burst, KNOWN.perSecond)
   #servers = new Map<string, Server>()
 
   constructor(options: ListenerOptions) {
@@ -95,7 +106,8 @@ export class Listener {
       socket.destroy()
       return
     }
-    const ticket = this.#admission.admit(address, this.#options.known(address))
+    const known = this.#options.known(address)
+    const ticket = this.#inPace(address, known) ? this.#admission.admit(address, known) : undefined
     if (!ticket) {
       socket.destroy()
       this.#options.refused(address)
@@ -106,6 +118,12 @@ export class Listener {
       if (open) this.#admission.release(ticket)
       open = false
     })
+  }
+
+  #inPace(address: string, known: boolean): boolean {
+    const nowMs = performance.now()
+    if (known) return this.#knownPace.allows(address, nowMs)
+    return this.#strangerPace.allows(address, nowMs) && this.#strangersPace.allows('', nowMs)
   }
 
   #listenFailure(error: NodeJS.ErrnoException, { host, port }: ListenAddress): SyncError {

@@ -7,9 +7,25 @@ import pretty from 'pino-pretty'
 import type { ServiceEvent } from '../protocol/control.ts'
 import { EVENTS, type LogEvent, type LogFields } from '../protocol/log.ts'
 import { escapeText } from './escape.ts'
+import { Pace } from './pace.ts'
 
 /** Lines kept for `diag`. */
 export const LOG_LINES_MAX = 2_000
+
+/** What others can bring about as often as they like: of each event and peer (or address) so many lines, then one every few seconds. */
+const FLOODS = new Set<LogEvent>([
+  'peer_opened',
+  'peer_closed',
+  'peer_refused',
+  'invite_refused',
+  'blob_invalid',
+  'arena_peer_opened',
+  'arena_peer_closed',
+  'arena_rolled_back',
+  'arena_drifted',
+])
+const FLOOD = { burst: 100, perSecond: 0.2 }
+const LEFT_OUT_MAX = 1000
 
 /** Events kept for those who subscribe later. */
 const EVENTS_KEPT = 200
@@ -35,6 +51,9 @@ export class Log {
   readonly #listeners = new Set<(event: ServiceEvent) => void>()
   readonly #lines = new Ring<string>(LOG_LINES_MAX)
   readonly #events = new Ring<ServiceEvent>(EVENTS_KEPT)
+  readonly #pace = new Pace(FLOOD.burst, FLOOD.perSecond)
+  /** Lines that were left out, by subject: the next line says how many. */
+  readonly #left = new Map<string, number>()
 
   constructor(options: LogOptions) {
     this.#level = options.level
@@ -51,6 +70,17 @@ export class Log {
   write(event: LogEvent, fields: LogFields = {}): void {
     const level = EVENTS[event]
     const safe: LogFields = {}
+    const subject = subjectOf(event, fields)
+    if (subject !== undefined) {
+      if (!this.#pace.allows(subject, this.#wallMs())) {
+        if (this.#left.size < LEFT_OUT_MAX || this.#left.has(subject))
+          this.#left.set(subject, (this.#left.get(subject) ?? 0) + 1)
+        return
+      }
+      const leftOut = this.#left.get(subject)
+      if (leftOut !== undefined) safe.leftOut = leftOut
+      this.#left.delete(subject)
+    }
     for (const [key, value] of Object.entries(fields)) {
       if (value !== undefined) safe[key] = typeof value === 'string' ? escapeText(value) : value
     }
@@ -82,6 +112,13 @@ export class Log {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
   }
+}
+
+/** Whose allowance of lines this one takes; undefined: it is not limited. Whoever has an address is known by it: names can be made up. */
+function subjectOf(event: LogEvent, { address, peer }: LogFields): string | undefined {
+  if (!FLOODS.has(event)) return undefined
+  const who = typeof address === 'string' ? address.replace(/:\d+$/, '') : peer
+  return who === undefined ? undefined : `${event} ${who}`
 }
 
 /** The last so many of what was pushed. */

@@ -30,8 +30,8 @@ const breaches: [string, string, (mallory: Hostile) => Header][] = [
   ['an empty path', 'message_invalid', mallory => mallory.file('', 'x')],
   ['a name of 256 bytes', 'path_invalid', mallory => mallory.file('x'.repeat(256), 'x')],
   ['a name of 256 bytes in fewer characters', 'path_invalid', mallory => mallory.file('ü'.repeat(128), 'x')],
-  ['a path 10,000 folders deep', 'message_invalid', mallory => mallory.file('d/'.repeat(10_000) + 'x', 'x')],
-  ['a path 257 folders deep', 'path_invalid', mallory => mallory.file('d/'.repeat(256) + 'x', 'x')],
+  ['a path 10,000 folders deep', 'message_invalid', mallory => mallory.file(`${'d/'.repeat(10_000)}x`, 'x')],
+  ['a path 257 folders deep', 'path_invalid', mallory => mallory.file(`${'d/'.repeat(256)}x`, 'x')],
   [
     'a path of 1,901 bytes',
     'path_invalid',

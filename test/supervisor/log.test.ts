@@ -49,3 +49,22 @@ test('listeners hear of what happened whatever is logged, but not of what is for
   t.deepEqual(lines, [])
   t.deepEqual(log.events.map(({ event }) => event) as string[], ['peer_opened', 'arena_history', 'peer_closed'])
 })
+
+test('what a peer brings about again and again is logged now and then, with the number of lines left out', t => {
+  const lines: string[] = []
+  let nowMs = 0
+  const log = new Log({
+    level: 'info',
+    format: 'json',
+    colour: false,
+    wallMs: () => nowMs,
+    destination: { write: line => lines.push(line) },
+  })
+  for (let i = 0; i < 10_000; i++) log.write('peer_refused', { peer: `made up ${i}`, address: `10.0.0.1:${i}` })
+  t.is(lines.length, 100)
+  log.write('peer_refused', { peer: 'another', address: '10.0.0.2:1' })
+  t.is(lines.length, 101, 'others are heard meanwhile')
+  nowMs = 60_000
+  log.write('peer_refused', { peer: 'made up', address: '10.0.0.1:1' })
+  t.like(JSON.parse(lines.at(-1) ?? ''), { event: 'peer_refused', leftOut: 9900 })
+})
