@@ -701,6 +701,45 @@ test('what was replaced or deleted is listed and can be brought back', t => {
   assertAgree(t, world)
 })
 
+test('a file that is gone for a moment is not deleted elsewhere', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'x')
+  settle(world)
+  // Deleted and made again, as some editors save; of the second half nothing is told in time.
+  a.remove('f')
+  a.arena.step()
+  a.disk.writeFile('f', new Uint8Array(Buffer.from('y')))
+  settle(world)
+  t.is(b.read('f'), 'y')
+  t.deepEqual(
+    b.history.filter(({ action, path }) => path === 'f' && action === 'removed'),
+    [],
+  )
+  assertAgree(t, world)
+})
+
+test('a folder that was deleted, and still held something, goes with that: looking at it does not make it new', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  a.write('folder/old', 'x')
+  settle(world)
+  disconnectAll(world)
+  a.remove('folder/old')
+  a.remove('folder')
+  b.write('folder/new', 'y')
+  settle(world)
+  connectAll(world)
+  settle(world)
+  t.is(a.read('folder/new'), 'y')
+  for (const peer of [a, b]) peer.arena.touched(null)
+  for (const peer of [a, b]) peer.touch('folder')
+  settle(world)
+  b.remove('folder/new')
+  settle(world)
+  t.deepEqual(a.tree(), {})
+  assertAgree(t, world)
+})
+
 // Guards
 
 test('too many deletions at once stop the arena until a person says that they are meant', t => {

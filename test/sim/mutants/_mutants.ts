@@ -326,6 +326,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['none', 'cut', 'all'],
+    tests: ['test/arena/arena-pair.test.ts'],
   },
   {
     name: 'ignored-is-deleted',
@@ -401,6 +402,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['none', 'all'],
+    survives: 'what is there is checked in the moment of the change; this only spares the work',
   },
   {
     name: 'mtime-and-size-are-evidence',
@@ -441,6 +443,7 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['none', 'all'],
+    survives: 'a step is begun and concluded in one turn of the arena, in which nothing else can become known',
   },
 
   // Content

@@ -165,10 +165,11 @@ export class Workshop {
   /** The title of the first test of a file that fails, or null. */
   async #test(file: string): Promise<string | null> {
     const { stdout, stderr, code } = await this.#run(
-      [AVA, '--tap', `dist/${file.replace(/\.ts$/, '.js')}`],
+      [AVA, '--tap', '--fail-fast', `dist/${file.replace(/\.ts$/, '.js')}`],
       TESTS_MS_MAX,
     )
     const title = /^not ok \d+ - (.*)$/m.exec(stdout)?.[1]
+    if (title === undefined && code === null) return 'it never comes to its end'
     if (title === undefined && code !== 0) throw new Error(`${file} ended with ${code}: ${stderr}${stdout}`)
     return title ?? null
   }
