@@ -11,16 +11,14 @@ import { close } from '../arena/posix-calls.ts'
 import {
   OPCODES,
   OUT_HEADER_BYTES,
-  opcodeOf,
   REQUEST_BYTES_MAX,
-  replyError,
   STRUCTS,
-  sizeBody,
   TRANSFER_BYTES_MAX,
   WRITE_CONTENT_AT,
   WRITE_KILL_SUIDGID,
-  writeReplyHeader,
 } from './fuse-protocol.ts'
+import { replyError, sizeBody, writeReplyHeader } from './fuse-reply.ts'
+import { opcodeOf } from './fuse-request.ts'
 import { createWaiter, readContent, readDevice, waitDevice, writeContent, writeDevice } from './view-calls.ts'
 
 /** What the thread is told, once there is a device. */

@@ -29,7 +29,7 @@ import {
   unlinkIn,
   WRITE,
 } from '../arena/posix-calls.ts'
-import type { Space } from './fuse-protocol.ts'
+import type { Space } from './fuse-reply.ts'
 import {
   type FileStat,
   getAttribute,

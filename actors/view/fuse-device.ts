@@ -1,6 +1,6 @@
 /**
  * Mounting and unmounting: by the system call as root, else by `fusermount3`, the helper with root's rights of the package fuse3,
- * which sends the device's descriptor over a socket (as libfuse's lib/mount.c and go-fuse's fuse/mount_linux.go do it).
+ * which sends the device's descriptor over a socket (as go-fuse does it: hanwen/go-fuse, fuse/mount_linux.go).
  *
  * A mount whose program died is *stale*: every access to it fails with ENOTCONN, "Transport endpoint is not connected". It is
  * recognised and taken away before a new one takes its place.

@@ -10,7 +10,7 @@ import { createRequire } from 'node:module'
 import { constants as osConstants } from 'node:os'
 import { DiskError } from '../arena/disk.ts'
 import { close, posixFault } from '../arena/posix-calls.ts'
-import type { Attributes } from './fuse-protocol.ts'
+import type { Attributes } from './fuse-reply.ts'
 
 const O_CLOEXEC = 0x80000
 const O_PATH = 0x200000

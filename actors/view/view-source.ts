@@ -9,7 +9,7 @@
  * failure is an error whose `code` is an errno name: ViewError, or any other that has one (DiskError, those of Node). One without
  * is a defect: it is logged and the program gets EIO.
  */
-import type { Attributes, Space } from './fuse-protocol.ts'
+import type { Attributes, Space } from './fuse-reply.ts'
 import type { TimeChange } from './view-calls.ts'
 
 export type Answer<Value> = Value | Promise<Value>

@@ -12,34 +12,33 @@ import { constants } from 'node:fs'
 import { constants as osConstants } from 'node:os'
 import { close, setMode } from '../arena/posix-calls.ts'
 import {
-  attrBody,
-  createBody,
-  entryBody,
-  ListingBody,
-  type Name,
   type Negotiated,
-  type NodeEntry,
-  nanosecondsOf,
   negotiate,
-  notifyInvalidEntry,
-  notifyInvalidInode,
   OPEN_DIRECT_IO,
   OPEN_KEEP_CACHE,
   OPEN_KILL_SUIDGID,
   OPEN_PASSTHROUGH,
-  type OpenAnswer,
-  type Operation,
-  offsetBody,
-  openBody,
-  type Request,
-  readRequest,
-  reply,
-  replyError,
   SET,
-  sizeBody,
-  statfsBody,
   WRITE_KILL_SUIDGID,
 } from './fuse-protocol.ts'
+import {
+  attrBody,
+  createBody,
+  entryBody,
+  ListingBody,
+  type NodeEntry,
+  nanosecondsOf,
+  notifyInvalidEntry,
+  notifyInvalidInode,
+  type OpenAnswer,
+  offsetBody,
+  openBody,
+  reply,
+  replyError,
+  sizeBody,
+  statfsBody,
+} from './fuse-reply.ts'
+import { type Name, type Operation, type Request, readRequest } from './fuse-request.ts'
 import { type Node, NodeTable } from './node-table.ts'
 import {
   allocate,

@@ -5,7 +5,7 @@
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { truncate } from '../../actors/arena/posix-calls.ts'
-import type { Attributes, Space } from '../../actors/view/fuse-protocol.ts'
+import type { Attributes, Space } from '../../actors/view/fuse-reply.ts'
 import { lookAt } from '../../actors/view/view-calls.ts'
 import {
   type Answer,

@@ -5,31 +5,32 @@ import test from 'ava'
 import fc from 'fast-check'
 import { type Fields, type FieldType, type Layout, layout } from '../../actors/view/fuse-layout.ts'
 import {
-  type Attributes,
-  attrBody,
-  checkedName,
-  createBody,
-  entryBody,
   INIT_FLAGS,
-  ListingBody,
   NAME_BYTES_MAX,
   NOTIFY,
+  negotiate,
+  OPCODES,
+  STRUCTS,
+  TRANSFER_BYTES_MAX,
+} from '../../actors/view/fuse-protocol.ts'
+import {
+  type Attributes,
+  attrBody,
+  createBody,
+  entryBody,
+  ListingBody,
   type NodeEntry,
   nanosecondsOf,
-  negotiate,
   notifyDeleted,
   notifyInvalidEntry,
   notifyInvalidInode,
   notifyStore,
-  OPCODES,
   readAttributes,
-  readRequest,
   reply,
   replyError,
-  STRUCTS,
   secondsOf,
-  TRANSFER_BYTES_MAX,
-} from '../../actors/view/fuse-protocol.ts'
+} from '../../actors/view/fuse-reply.ts'
+import { checkedName, readRequest } from '../../actors/view/fuse-request.ts'
 import { temporaryFolder } from '../_temp.ts'
 
 const HEADER = '/usr/include/linux/fuse.h'
