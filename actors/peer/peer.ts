@@ -542,7 +542,7 @@ function* heardOfArena(peer: Peer, message: ArenaWireMessage, payload: Uint8Arra
   if (peer.arenas.has(message.arena)) return yield { to: 'arena', arena: message.arena, header: message }
   // Its thread may attach a moment later than theirs: what opens the arena is kept for it. Nothing else flows before that.
   if (message.type === 'arena_open') {
-    peer.openings.set(message.arena, message)
+    peer.openings.set(message.arena, plainOpening(message))
     if (peer.openings.size > ARENAS_MAX) throw new SyncError('limit_exceeded', `more than ${ARENAS_MAX} arenas`)
   } else if (message.type === 'arena_close') {
     // Never answered: two sides without the arena would go on for ever.
@@ -554,6 +554,13 @@ function* heardOfArena(peer: Peer, message: ArenaWireMessage, payload: Uint8Arra
       header: { type: 'arena_close', arena, code: 'arena_unknown', reason: 'not synced with you here' },
     }
   }
+}
+
+/** Only the fields that we know: a thousand of them are kept, and what else a header holds can be large. */
+function plainOpening(message: ArenaOpenMessage): ArenaOpenMessage {
+  const { type, arena, replica, session, seq, conflicts, read, again, knows } = message
+  const cursor = read && { replica: read.replica, session: read.session, seq: read.seq }
+  return { type, arena, replica, session, seq, conflicts, read: cursor, again, knows }
 }
 
 function* asked(peer: Peer, message: ArenaRequest, payload: Uint8Array | undefined): Iterable<PeerOutput> {
