@@ -193,7 +193,8 @@ export function toSvg(results: Results): string {
       .map(({ tool }) => ({ tool, value: headlineOf(result, tool) }))
       .filter((bar): bar is { tool: ToolName; value: number } => bar.value !== undefined)
     if (bars.length === 0) continue
-    const greatest = Math.max(...bars.map(bar => bar.value))
+    // Nothing on the wire is no bar.
+    const greatest = Math.max(...bars.map(bar => bar.value)) || 1
     parts.push(
       `<text x="16" y="${y}" font-weight="bold">${escapeXml(`${result.name}: ${COLUMNS[HEADLINE[result.name]]}`)}</text>`,
     )
