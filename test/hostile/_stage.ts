@@ -13,7 +13,7 @@ import type { Peer } from '../system/_peer.ts'
 import { Hostile, type HostileOptions, leaveAll } from './_hostile.ts'
 
 /** How long an edit may take to the other peer while an attack is under way: generous, for a machine of two loaded cores. */
-const UNDISTURBED_MS = 40_000
+const UNDISTURBED_MS = 60_000
 const POLL_MS = 10
 
 export interface Cost {
