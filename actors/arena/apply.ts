@@ -591,8 +591,17 @@ export class Applier {
           sameContent(entry.have.content, known.content) &&
           mtimeOf(entry.have.content) === mtimeOf(known.content)
         : !living(entry.have)
+      // What was before has had its turn: if nobody has that either, nothing is left.
       writer.putEntry(
-        { ...entry, known, have: agrees ? known : entry.have, origin: null, pending: !agrees, announced: !agrees },
+        {
+          ...entry,
+          known,
+          have: agrees ? known : entry.have,
+          origin: null,
+          pending: !agrees,
+          announced: !agrees,
+          former: null,
+        },
         true,
       )
     })

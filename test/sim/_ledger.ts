@@ -20,10 +20,14 @@ export class Ledger {
     if (key === null) return
     this.written.set(key, by)
     this.required.set(key, by)
+    this.returned.add(key)
   }
 
   /** What a power loss made of a file, and a store can tell. */
   readonly torn = new Set<string>()
+
+  /** Since the last check: what was written again, and what a power loss showed where the store does not know that it was deleted. */
+  readonly returned = new Set<string>()
 
   /** A user did something with a file that shows this: what was torn is theirs from now on. */
   handled(key: string | null, by: Written): void {

@@ -183,7 +183,7 @@ function check(world: World, absent: ReadonlySet<string>): void {
     const key = contentKey(first.disk, path)
     if (key === null || key === 'empty') continue
     if (!world.ledger.written.has(key)) throw new SimulationFailure('I5 invented content', `${path} (${key})`)
-    if (absent.has(key) && !world.ledger.required.has(key))
+    if (absent.has(key) && !world.ledger.required.has(key) && !world.ledger.returned.has(key))
       throw new SimulationFailure('I4 resurrection', `${path} (${key})`)
   }
 }

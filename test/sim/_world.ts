@@ -447,7 +447,6 @@ export class World {
 
   /** Torn content that the store cannot tell from a user's, because it never saw the whole, is what its user finds and keeps. */
   #noteTorn(peer: Peer, tornFiles: readonly TornFile[]): void {
-    if (tornFiles.length === 0) return
     const files = new Map(tornFiles.map(file => [file.ino, file]))
     const store = openStore({
       tables: peer.tables.snapshot(),
@@ -459,6 +458,10 @@ export class World {
     for (const path of pathsOf(peer.disk)) {
       const stat = peer.disk.stat(path as EntryPath)
       const file = files.get(stat?.ino ?? 0n)
+      // A deletion that neither the disk nor the store remembers was none: nobody but its user can know of it.
+      const shown = contentKey(peer.disk, path)
+      if (shown !== null && store.entry(path as EntryPath)?.known.content.type !== 'gone')
+        this.ledger.returned.add(shown)
       if (stat === null || file === undefined) continue
       if (peer.disk.asStaged(file.ino, file.whole))
         throw new SimulationFailure('I5 placed before it was durable', `${peer.name} has ${path} torn`)
@@ -603,6 +606,10 @@ export class World {
   }
 
   // Network
+
+  #mayMeet(a: Peer, b: Peer): boolean {
+    return this.script.topology !== 'line' || Math.abs(a.index - b.index) <= 1
+  }
 
   #reachable(a: Peer, b: Peer): boolean {
     if (a === b || a.arena === null || b.arena === null) return false
@@ -918,7 +925,8 @@ export class World {
       root: '/memory',
       storePath: '/store',
       author: (LETTERS[peer.index] as string).repeat(7) as Author,
-      peers: this.peers.map(other => other.id),
+      // As in the configuration of each: those that it can reach.
+      peers: this.peers.filter(other => this.#mayMeet(peer, other)).map(other => other.id),
       ignore: [],
       conflicts: ((this.script.local ?? 0) >> peer.index) & 1 ? 'local' : (this.script.conflicts ?? 'keep-both'),
       versions: { keepMs: 100 * 365 * 24 * 3600_000, bytesMax: 2 ** 40 },
