@@ -18,16 +18,7 @@ import { compareTree } from './order.ts'
 import { needsCopy, workFor } from './plan.ts'
 import { standIn } from './power-loss.ts'
 import { type Entry, type Intent, type Kept, NO_STAMP, type Stamp, type Writer } from './store.ts'
-import {
-  changeVersion,
-  type FileContent,
-  includes,
-  living,
-  meet,
-  mtimeOf,
-  sameContent,
-  type Version,
-} from './version.ts'
+import { changeVersion, type FileContent, includes, living, mtimeOf, sameContent, type Version } from './version.ts'
 import type { VersionStore } from './versions.ts'
 import { stampOf } from './walk.ts'
 
@@ -657,7 +648,7 @@ export class Applier {
 
   /** A folder that no version speaks of, but something lives in it: it is made, and dormant (R4). */
   #holdFolder(folder: EntryPath, entry: Entry | undefined, held: EntryPath): boolean {
-    const { disk, store, settings } = this.#context
+    const { disk, store, settings, rules } = this.#context
     try {
       disk.makeFolder(folder)
     } catch (error) {
@@ -671,14 +662,14 @@ export class Applier {
     store.transact(writer =>
       writer.putEntry(
         entry
-          ? { ...entry, dormant: true, stamp: null }
+          ? { ...entry, dormant: rules.holds, stamp: null }
           : {
               path: folder,
               seq: 0,
               known: nobody,
               have: null,
               stamp: null,
-              dormant: true,
+              dormant: rules.holds,
               origin: null,
               pending: false,
               announced: false,
@@ -714,7 +705,7 @@ export class Applier {
 
   /** No peer shows the file any more, or none that is connected: its conflict copy and the folder are made without it. */
   #makeRoom(entry: Entry): void {
-    const { store, settings, clock } = this.#context
+    const { store, settings, clock, rules } = this.#context
     const { path, known } = entry
     const copy = this.#freeName(path, known)
     this.#displacedSince.delete(path)
@@ -730,7 +721,7 @@ export class Applier {
         nowMs: clock.wallMs(),
       })
       const before = store.entry(copy)
-      const loser = meet(before?.known ?? null, known).known
+      const loser = rules.meet(before?.known ?? null, known).known
       const none = { path: copy, seq: 0, have: null, stamp: null, dormant: false, former: null }
       if (loser !== before?.known) {
         writer.putEntry({ ...none, ...before, known: loser, origin: null, pending: true, announced: true }, true)
@@ -793,14 +784,14 @@ export class Applier {
   // A batch
 
   #beginBatch(): void {
-    const { disk } = this.#context
+    const { disk, rules } = this.#context
     const tasks = [...this.#ready.values()].sort((a, b) => compareTree(a.path, b.path))
     this.#ready = new Map()
     this.#readyBytes = 0
     this.#syncing = tasks
     this.#syncingPaths = new Set(tasks.map(task => task.path))
     // Only what was staged must be durable before it gets a name.
-    if (!tasks.some(task => task.slot !== null)) return this.#endBatch(tasks)
+    if (!rules.syncsFirst || !tasks.some(task => task.slot !== null)) return this.#endBatch(tasks)
     disk.sync(error => {
       if (this.#syncing !== tasks) return
       if (!error) this.#events.border(() => this.#endBatch(tasks))
@@ -844,7 +835,7 @@ export class Applier {
 
   /** Writes down what will be done, does it, writes down that it was done. Returns how many steps were done. */
   #run(tasks: readonly Task[]): number {
-    const { store } = this.#context
+    const { store, rules } = this.#context
     const steps: { task: Task; entry: Entry; intent: Intent }[] = []
     store.transact(writer => {
       for (const task of tasks) {
@@ -854,7 +845,7 @@ export class Applier {
           this.#discard(task)
           continue
         }
-        writer.putIntent(step)
+        if (rules.intends) writer.putIntent(step)
         steps.push({ task, entry, intent: step })
       }
     })
@@ -1068,7 +1059,7 @@ export class Applier {
   }
 
   #removeFolder(entry: Entry): 'done' | 'waits' {
-    const { disk, store } = this.#context
+    const { disk, store, rules } = this.#context
     try {
       disk.removeFolder(entry.path)
       return 'done'
@@ -1084,7 +1075,15 @@ export class Applier {
     }
     store.transact(writer =>
       writer.putEntry(
-        { ...entry, have: entry.known, stamp: null, dormant: true, pending: false, announced: false, former: null },
+        {
+          ...entry,
+          have: entry.known,
+          stamp: null,
+          dormant: rules.holds,
+          pending: false,
+          announced: false,
+          former: null,
+        },
         true,
       ),
     )
@@ -1173,13 +1172,13 @@ export class Applier {
   }
 
   #concludeOne(writer: Writer, intent: Intent, events: HistoryEvent[]): void {
-    const { store, disk } = this.#context
+    const { store, disk, rules } = this.#context
     const { path, to, kept, copy, source } = intent
     writer.removeIntent(path)
     const entry = store.entry(path)
     // Something newer may have become known while this was done: then it stays pending.
     const displaced = intent.slot === null && copy !== null
-    const known = displaced ? meet(entry?.known ?? null, to).known : (entry?.known ?? to)
+    const known = displaced ? rules.meet(entry?.known ?? null, to).known : (entry?.known ?? to)
     const agrees = sameContent(known.content, to.content) && mtimeOf(known.content) === mtimeOf(to.content)
     writer.putEntry(
       {
@@ -1219,9 +1218,9 @@ export class Applier {
     copy: NonNullable<Intent['copy']>,
     events: HistoryEvent[],
   ): void {
-    const { store } = this.#context
+    const { store, rules } = this.#context
     const before = store.entry(copy.path)
-    const known = before ? meet(before.known, copy.version).known : copy.version
+    const known = before ? rules.meet(before.known, copy.version).known : copy.version
     // The loser as it was: a touch of its copy that has been heard of is to be done yet.
     const agrees =
       sameContent(known.content, copy.version.content) && mtimeOf(known.content) === mtimeOf(copy.version.content)

@@ -5,6 +5,7 @@ import type { ArenaReport, ArenaSettings, ToPeer } from '../../protocol/ports.ts
 import type { HistoryEvent, Problem } from '../../protocol/status.ts'
 import type { Disk } from './disk.ts'
 import type { RecentContent } from './recent.ts'
+import type { Rules } from './rules.ts'
 import type { Store } from './store.ts'
 import { type Version, versionTag } from './version.ts'
 
@@ -28,6 +29,7 @@ export interface ArenaContext {
   readonly problems: Problems
   readonly timers: Timers
   readonly recent: RecentContent
+  readonly rules: Rules
 }
 
 export function log(context: ArenaContext, event: LogEvent, fields: LogFields): void {

@@ -11,7 +11,7 @@ import { type ArenaContext, count, log } from './context.ts'
 import type { Digest } from './merkle-set.ts'
 import { rootOfBuckets } from './merkle-set.ts'
 import type { Cursor, Entry, PeerRecord, StoreState, Writer } from './store.ts'
-import { countOf, living, meet, mtimeOf, sameContent, type Version, withCount } from './version.ts'
+import { countOf, living, mtimeOf, sameContent, type Version, withCount } from './version.ts'
 import { fromWire, toWire, unsayable, wireBytes } from './wire-entry.ts'
 
 /** Our state is told to the peers this long after it has changed last. */
@@ -205,7 +205,7 @@ export class Feed {
       log(this.#context, 'arena_rolled_back', { peer: session.name })
       return this.#beginAfresh(peer)
     }
-    if (read !== null && read.replica === store.state().replica && !this.#isOurs(read)) {
+    if (read !== null && read.replica === store.state().replica && !this.#context.rules.isOurs(read, store.state())) {
       // The peer read what this store no longer knows of: it is this store that went back.
       log(this.#context, 'arena_rolled_back', { peer: session.name, seq: read.seq })
       return this.#beginAfresh(peer)
@@ -282,14 +282,6 @@ export class Feed {
     if (message.replica !== store.state().replica) return
     log(this.#context, 'arena_rolled_back', { peer: this.sessions.get(peer)?.name ?? peer })
     this.#beginAfresh(peer)
-  }
-
-  #isOurs(read: Cursor): boolean {
-    const state = this.#context.store.state()
-    const index = state.sessions.findIndex(past => past.token === read.session)
-    if (index < 0) return false
-    const next = state.sessions[index + 1]
-    return read.seq <= (next ? next.firstSeq : state.seq)
   }
 
   /**
@@ -506,9 +498,9 @@ export class Feed {
 
   /** One entry of a peer meets ours. */
   #learn(writer: Writer, peer: PeerId, path: EntryPath, theirs: Version): 'nothing' | 'known' | 'pending' {
-    const { store } = this.#context
-    const entry = store.entry(path)
-    const { known, outcome, conflict } = meet(entry?.known ?? null, theirs)
+    const { store, rules } = this.#context
+    const entry = rules.remembered(store.entry(path))
+    const { known, outcome, conflict } = rules.meet(entry?.known ?? null, theirs)
     if (outcome === 'ours' || outcome === 'same') {
       // They know less than we do although they had ours: they lost it. Say it again.
       if (outcome === 'ours' && !conflict && entry && this.#hadOurs(peer, entry)) {

@@ -23,7 +23,7 @@ import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, is
 import { compareTree } from './order.ts'
 import { isLostWrite, leftBehind } from './power-loss.ts'
 import type { Entry, Stamp, Writer } from './store.ts'
-import { type Content, changeVersion, living, meet, mtimeOf, sameContent, type Version } from './version.ts'
+import { type Content, changeVersion, living, mtimeOf, sameContent, type Version } from './version.ts'
 import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
 /** A deletion is believed when the path is still missing after this long: editors replace by delete and create. */
@@ -828,7 +828,7 @@ export class LocalChanges {
 
   /** Makes one change part of the store; see docs/reconciliation.md for each case. */
   #take(writer: Writer, change: Change, events: HistoryEvent[]): 'nothing' | 'announced' | 'pending' {
-    const { store, settings, clock } = this.#context
+    const { store, settings, clock, rules } = this.#context
     const { path, stamp } = change
     const entry = store.entry(path)
     const base = entry?.have ?? null
@@ -865,7 +865,7 @@ export class LocalChanges {
     const version = changeVersion({
       content,
       // What a power loss may have undone, the user need not have seen.
-      base: entry && suspect ? entry.former : base,
+      base: entry && suspect ? entry.former : rules.base(entry),
       replica: store.state().replica,
       count: writer.nextCount(),
       author: settings.author,
@@ -873,7 +873,7 @@ export class LocalChanges {
       policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
       nowMs: clock.wallMs(),
     })
-    const { known } = meet(entry?.known ?? null, version)
+    const { known } = rules.meet(entry?.known ?? null, version)
     const have: Version = same(known.content, content) ? known : version
     const pending = have !== known
     // What was merged with a change of ours is news for its origin, too.

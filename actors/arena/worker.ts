@@ -18,6 +18,7 @@ import { type ArenaContext, type ArenaOutput, Problems, Timers } from './context
 import { type Disk, DiskError } from './disk.ts'
 import { openDisk } from './disk-open.ts'
 import { RecentContent } from './recent.ts'
+import { RULES } from './rules.ts'
 import type { Store } from './store.ts'
 import { openStore } from './store-tables.ts'
 import { openLmdbTables } from './tables-lmdb.ts'
@@ -138,6 +139,7 @@ function open(): void {
     problems: new Problems(),
     timers: new Timers(),
     recent,
+    rules: RULES,
   }
   arena = new Arena({ context, digest, boot, rootLost })
   arena.start()

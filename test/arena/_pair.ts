@@ -8,6 +8,7 @@ import { Arena } from '../../actors/arena/arena.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import { MemoryDisk } from '../../actors/arena/disk-memory.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
+import { RULES } from '../../actors/arena/rules.ts'
 import type { Entry, Kept, Store } from '../../actors/arena/store.ts'
 import { openStore } from '../../actors/arena/store-tables.ts'
 import type { Tables } from '../../actors/arena/tables.ts'
@@ -144,6 +145,7 @@ export class Peer {
       problems: new Problems(),
       timers: new Timers(),
       recent: new RecentContent(),
+      rules: RULES,
     }
     const rootLost = (reason: string) => {
       this.rootLost = reason

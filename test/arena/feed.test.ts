@@ -4,6 +4,7 @@ import { type ArenaContext, type ArenaOutput, Problems, Timers } from '../../act
 import type { Disk } from '../../actors/arena/disk.ts'
 import { Feed } from '../../actors/arena/feed.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
+import { RULES } from '../../actors/arena/rules.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import type { ArenaName, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import type { ArenaSettings } from '../../protocol/ports.ts'
@@ -50,6 +51,7 @@ function makeFeed() {
     problems: new Problems(),
     timers: new Timers(),
     recent: new RecentContent(),
+    rules: RULES,
   }
   const events = { learnt() {}, sources() {}, peerChanged() {} }
   const feed = new Feed(context, digest, events, () => ({ scanning: false, pending: 0 }))

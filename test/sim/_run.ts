@@ -3,6 +3,7 @@
 import { conflictOrigin } from '../../actors/arena/conflict-name.ts'
 import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
 import { folderOfIgnoreFile, IgnoreRules, isIgnoreFile } from '../../actors/arena/ignore-rules.ts'
+import { RULES, type Rules } from '../../actors/arena/rules.ts'
 import { hashSmall } from '../../actors/hasher/merkle.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { contentKey, contentsOf, pathsOf, treeOf } from './_ledger.ts'
@@ -29,8 +30,13 @@ export interface Outcome {
 }
 
 /** `traced`: with a hash of the course. Without it is faster, and takes the same course. */
-export function run(script: Script, print: ((line: string) => void) | null = null, traced = true): Outcome {
-  const world = new World(script)
+export function run(
+  script: Script,
+  print: ((line: string) => void) | null = null,
+  traced = true,
+  rules: Rules = RULES,
+): Outcome {
+  const world = new World(script, rules)
   world.print = print
   world.traced = traced || print !== null
   let failure: SimulationFailure | null = null
@@ -270,12 +276,12 @@ function countCopies(world: World): { copies: number; superfluous: number } {
 }
 
 /** Leaves out steps as long as it fails in the same way. */
-export function shrink(script: Script, kind: string, triesMax = 150): Script {
+export function shrink(script: Script, kind: string, triesMax = 150, rules: Rules = RULES): Script {
   let best = script
   let tries = 0
   const fails = (steps: readonly Step[]) => {
     tries++
-    return run({ ...best, steps }, null, false).failure?.kind === kind
+    return run({ ...best, steps }, null, false, rules).failure?.kind === kind
   }
   for (let size = Math.ceil(best.steps.length / 2); size >= 1; ) {
     let smaller = false

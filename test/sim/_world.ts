@@ -7,6 +7,7 @@ import { Arena } from '../../actors/arena/arena.ts'
 import { type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import type { TornFile } from '../../actors/arena/disk-journal.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
+import { RULES, type Rules } from '../../actors/arena/rules.ts'
 import type { Store } from '../../actors/arena/store.ts'
 import { openStore } from '../../actors/arena/store-tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
@@ -119,8 +120,11 @@ export class World {
   /** Users make hard links: what is done through one name no watcher tells of the other; a scan finds it. */
   readonly linked: boolean
 
-  constructor(script: Script) {
+  readonly #rules: Rules
+
+  constructor(script: Script, rules: Rules = RULES) {
     this.script = script
+    this.#rules = rules
     this.linked = script.steps.some(step => step.do === 'link')
     this.ignoring = script.steps.some(step => step.do === 'ignore')
     this.#random = randomFrom(script.seed * 31 + 7)
@@ -315,6 +319,7 @@ export class World {
           problems: new Problems(),
           timers: new Timers(),
           recent: new RecentContent(),
+          rules: this.#rules,
         },
         digest,
         boot: `boot-${peer.boot}`,

@@ -108,7 +108,7 @@ export const MUTANTS: readonly Mutant[] = [
   {
     name: 'no-intent',
     takenAway: 'What is about to be done is written down (R3): nothing is',
-    edits: [{ file: APPLY, search: '        writer.putIntent(step)\n', replace: '' }],
+    edits: [{ file: APPLY, search: '        if (rules.intends) writer.putIntent(step)\n', replace: '' }],
     faults: ['kill', 'all'],
     tests: ['test/arena/arena-crash.test.ts'],
   },
@@ -154,7 +154,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: APPLY,
-        search: 'if (!tasks.some(task => task.slot !== null)) return this.#endBatch(tasks)',
+        search: 'if (!rules.syncsFirst || !tasks.some(task => task.slot !== null)) return this.#endBatch(tasks)',
         replace: 'if (tasks.length > 0) return this.#endBatch(tasks)',
       },
     ],
