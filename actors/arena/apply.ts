@@ -39,6 +39,8 @@ const LOST_AND_FOUND = 'lost+found' as EntryPath
 const RESCUE_BYTES_MAX = 64 * 1024 * 1024
 /** A file that a folder keeps out waits so long for the peer that shows it, or for the end of what lives below. */
 const DISPLACED_MS = 5_000
+/** The same where the file's content is not here: whoever shows it may ignore what lives below, and so never make room. */
+const DISPLACED_ELSEWHERE_MS = 30_000
 /** Content that no peer has is given up after this long, by who made it. */
 const LOST_MS = 10_000
 /** Pending entries looked at in one step. */
@@ -692,8 +694,9 @@ export class Applier {
     this.#problem(path, 'a folder with newer content is in its place: its file becomes a conflict copy')
     const sinceMs = this.#displacedSince.get(path) ?? clock.nowMs()
     this.#displacedSince.set(path, sinceMs)
-    if (clock.nowMs() - sinceMs < DISPLACED_MS) timers.soon('displaced', sinceMs + DISPLACED_MS, () => this.again())
-    else if (this.#caughtUp() && this.#holds(entry.known)) this.#makeRoom(entry)
+    const waitMs = this.#holds(entry.known) ? DISPLACED_MS : DISPLACED_ELSEWHERE_MS
+    if (clock.nowMs() - sinceMs < waitMs) timers.soon('displaced', sinceMs + waitMs, () => this.again())
+    else if (this.#caughtUp()) this.#makeRoom(entry)
     return true
   }
 
