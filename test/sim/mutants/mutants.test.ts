@@ -6,7 +6,7 @@ import { edited, Workshop } from './_workshop.ts'
 
 const SOURCES = new URL('../../../../', import.meta.url)
 /** Those that are found soonest, each by another promise. */
-const QUICK = ['last-comer-wins', 'no-copy-of-the-loser', 'folder-removed-with-its-content']
+const QUICK = ['vectors-of-other-content-merged', 'tombstone-dropped', 'replaced-content-thrown-away']
 
 test('each defect still fits the code that it is made in', t => {
   const unfit: string[] = []
