@@ -29,6 +29,7 @@ const ARENA = 'actors/arena/arena.ts'
 const FEED = 'actors/arena/feed.ts'
 const FETCH = 'actors/arena/fetch.ts'
 const LOCAL = 'actors/arena/local.ts'
+const RULES = 'actors/arena/rules.ts'
 const STORE = 'actors/arena/store-tables.ts'
 const VERSION = 'actors/arena/version.ts'
 const WALK = 'actors/arena/walk.ts'
@@ -42,7 +43,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LOCAL,
-        search: 'base: entry && suspect ? entry.former : base,',
+        search: 'base: entry && suspect ? entry.former : rules.base(entry),',
         replace: 'base: entry && suspect ? entry.former : (entry?.known ?? base),',
       },
     ],
@@ -217,7 +218,7 @@ export const MUTANTS: readonly Mutant[] = [
     takenAway: 'A cursor names the session of the store that it read (R7): a number alone is believed',
     edits: [
       {
-        file: FEED,
+        file: RULES,
         search: '    if (index < 0) return false\n    const next',
         replace: '    if (index < 0) return read.seq <= state.seq\n    const next',
       },
