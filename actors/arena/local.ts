@@ -30,6 +30,8 @@ import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 const MISSING_MS = 60
 /** While more goes missing all the time, deletions wait up to this long. */
 const MISSING_MAX_MS = 1_500
+/** While the disk is still being looked at, where their other halves may be found, they wait longer: a folder of very many files was moved. */
+const MISSING_FINDING_MAX_MS = 30_000
 /** A file whose mtime is older than this is not asked whether somebody is writing it. */
 const FRESH_MS = 2_000
 /** A file system's clock goes on at least this often: 10 ms at 100 Hz, the slowest kernels. */
@@ -738,8 +740,9 @@ export class LocalChanges {
     let waiting = false
     // A folder that is just being emptied is seen as a whole, so that the guard can judge it.
     const going = nowMs - this.#missingMs < MISSING_MS
+    const waitMs = this.#finding ? MISSING_FINDING_MAX_MS : going ? MISSING_MAX_MS : MISSING_MS
     for (const [path, sinceMs] of this.#missing) {
-      if (nowMs - sinceMs < (going ? MISSING_MAX_MS : MISSING_MS)) {
+      if (nowMs - sinceMs < waitMs) {
         waiting = true
         continue
       }

@@ -104,6 +104,31 @@ test('a renamed folder takes what is in it along', t => {
   assertAgree(t, world)
 })
 
+test('a folder of very many files that is moved is no deletion, however slowly the disk is looked at', t => {
+  const { world, a, b } = makePair()
+  const FILES = 1_500
+  a.mkdir('folder')
+  for (let file = 0; file < FILES; file++) a.disk.writeFile(`folder/${file}`, new Uint8Array(Buffer.from(`${file}`)))
+  a.touch('folder')
+  settle(world)
+  t.is(Object.keys(b.tree()).length, FILES + 1)
+  disconnect(a, b)
+  a.rename('folder', 'moved')
+  // With each step of the walk more time passes than a deletion waits.
+  for (let turns = 0; turns < 30; turns++) {
+    turn(world)
+    world.nowMs += 100
+  }
+  t.is(a.state.reason, null)
+  connect(a, b)
+  settle(world)
+  assertAgree(t, world)
+  t.is(b.read('moved/1499'), '1499')
+  t.false(b.has('folder'))
+  const renamed = a.history.filter(({ action, path }) => action === 'renamed' && path.startsWith('moved/'))
+  t.is(renamed.length, FILES)
+})
+
 test('a folder that is moved away and made anew holds nothing of what was in it', t => {
   const { world, a, b } = makePair()
   a.mkdir('folder')
