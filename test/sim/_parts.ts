@@ -102,6 +102,13 @@ export class SimulatedDisk extends MemoryDisk {
     return staged !== undefined && Buffer.compare(staged, bytes) === 0
   }
 
+  /** What a user has written is no longer what was staged, be it the same. */
+  override writeFile(path: string, bytes: Uint8Array): void {
+    super.writeFile(path, bytes)
+    const stat = super.stat(path as EntryPath)
+    if (stat !== null) this.#staged.delete(stat.ino)
+  }
+
   override keptOpen(kept: string): ReturnType<MemoryDisk['keptOpen']> {
     this.#looking('open', kept)
     return super.keptOpen(kept)

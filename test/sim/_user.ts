@@ -16,6 +16,8 @@ export interface UserSurroundings {
   readonly touched: (...paths: string[]) => void
   /** Goes on after a pause. */
   readonly later: (waitMs: number, work: () => void) => void
+  /** Like `later`, also if the volume is gone by then. */
+  readonly inAnyCase: (waitMs: number, work: () => void) => void
   readonly overflow: () => void
 }
 
@@ -206,13 +208,11 @@ export class User {
 
   /** A program that has the file open, and writes to it twice. */
   #hold(path: string, text: string, size: number): void {
-    const { disk, later } = this.#at
+    const { disk, later, inAnyCase } = this.#at
     const release = disk.holdForWriting(path)
     this.#append(path, content(text, size))
-    later(300, () => {
-      release()
-      this.#try(() => this.#append(path, content(`${text}2`, size)))
-    })
+    inAnyCase(300, release)
+    later(300, () => this.#try(() => this.#append(path, content(`${text}2`, size))))
   }
 
   #save(path: string, how: Extract<Action, { do: 'save' }>['how'], bytes: Uint8Array): void {

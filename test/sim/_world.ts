@@ -237,6 +237,7 @@ export class World {
           this.userMs = this.nowMs
           work()
         }),
+      inAnyCase: (waitMs, work) => this.after(waitMs, work),
       overflow: () => this.#enter(peer, arena => arena.touched(null)),
     })
     const peer: Peer = {

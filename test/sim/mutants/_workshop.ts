@@ -69,7 +69,7 @@ export class Workshop {
   }
 
   close(): void {
-    for (const child of this.#children) child.kill('SIGKILL')
+    for (const child of this.#children) end(child)
     rmSync(this.folder, { recursive: true, force: true })
   }
 
@@ -178,9 +178,10 @@ export class Workshop {
     const child = spawn(process.execPath, args, {
       cwd: this.folder,
       stdio: ['ignore', 'pipe', 'pipe'],
-      timeout: limitMs,
+      detached: true,
     })
     this.#children.add(child)
+    const alarm = setTimeout(() => end(child), limitMs)
     let stdout = ''
     let stderr = ''
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -192,10 +193,21 @@ export class Workshop {
     return new Promise((resolve, reject) => {
       child.once('error', reject)
       child.once('close', code => {
+        clearTimeout(alarm)
         this.#children.delete(child)
         resolve({ stdout, stderr, code })
       })
     })
+  }
+}
+
+/** Ends a program with all that it has started: whoever runs tests starts processes for them. */
+function end({ pid }: ReturnType<typeof spawn>): void {
+  if (pid === undefined) return
+  try {
+    process.kill(-pid, 'SIGKILL')
+  } catch {
+    // It has ended by itself.
   }
 }
 
