@@ -1072,7 +1072,7 @@ export class Applier {
       if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
     }
     // It holds what is not ours to remove, or not yet removed.
-    if (entry.known.content.type !== 'gone' || this.#holdsPending(entry.path)) {
+    if (!rules.holds || entry.known.content.type !== 'gone' || this.#holdsPending(entry.path)) {
       if (entry.known.content.type !== 'gone') this.#problem(entry.path, 'a folder that is not empty is in its place')
       return 'waits'
     }
@@ -1082,7 +1082,7 @@ export class Applier {
           ...entry,
           have: entry.known,
           stamp: null,
-          dormant: rules.holds,
+          dormant: true,
           pending: false,
           announced: false,
           former: null,

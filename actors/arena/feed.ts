@@ -499,7 +499,7 @@ export class Feed {
   /** One entry of a peer meets ours. */
   #learn(writer: Writer, peer: PeerId, path: EntryPath, theirs: Version): 'nothing' | 'known' | 'pending' {
     const { store, rules } = this.#context
-    const entry = rules.remembered(store.entry(path))
+    const entry = rules.remembered(store.entry(path), theirs)
     const { known, outcome, conflict } = rules.meet(entry?.known ?? null, theirs)
     if (outcome === 'ours' || outcome === 'same') {
       // They know less than we do although they had ours: they lost it. Say it again.

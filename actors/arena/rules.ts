@@ -12,12 +12,12 @@ export interface Rules {
   readonly meet: (ours: Version | null, theirs: Version) => Meeting
   /** R3: each change of the tree is written down before it is made. */
   readonly intends: boolean
-  /** R4: a folder that only holds something is no version of it. */
+  /** R4: a folder that only holds something is no version of it, and one that is deleted and still holds something counts as deleted. */
   readonly holds: boolean
   /** R5: what was staged is durable before it gets a name. */
   readonly syncsFirst: boolean
-  /** R6: what is remembered of a path when a peer speaks of it: tombstones, too. */
-  readonly remembered: (entry: Entry | undefined) => Entry | undefined
+  /** R6: what is remembered of a path when a peer says `theirs` of it: tombstones, too. */
+  readonly remembered: (entry: Entry | undefined, theirs: Version) => Entry | undefined
   /** R7: whether a reader's cursor speaks of this very store, as it is. */
   readonly isOurs: (read: Cursor, state: StoreState) => boolean
 }
