@@ -106,9 +106,12 @@ const ArenasTable = Type.Object(
     ),
     guard: Type.Object(
       {
-        deletes: Text('A scan that finds more than this part of the entries gone stops the arena and asks.', {
-          default: '50%',
-        }),
+        deletes: Text(
+          'When more than this part of the entries is gone from the folder at once (20 or more of them, or 5 or more and nothing is left), the arena stops and asks. `"100%"`: never. Deletions that come from a peer were asked about there, and are kept in the version store here.',
+          {
+            default: '50%',
+          },
+        ),
       },
       { ...closed, default: {}, description: 'What stops the arena before harm is done.' },
     ),

@@ -11,6 +11,20 @@ export const IGNORE_FILE = '.realizeignore'
 export const IGNORE_FILE_BYTES_MAX = 256 * 1024
 /** Characters of one rule that is heeded: no path is longer, and what is compiled from it stays small. */
 const RULE_LENGTH_MAX = 4096
+/**
+ * What the rules of one file say of exactly this path. `test` of the library asks for the folders above it, too, and knows
+ * nothing of a deeper file that takes one of them back in; and it keeps an answer for each path for ever. Of a version of the library
+ * without this part `test` is good enough.
+ */
+interface RulesOfOneFile {
+  readonly _rules?: { test?(path: string, mode: 'regex'): { ignored: boolean; unignored: boolean } }
+}
+
+function verdictOf(rules: Ignore, path: string): { ignored: boolean; unignored: boolean } {
+  const own = (rules as RulesOfOneFile)._rules
+  return own?.test ? own.test(path, 'regex') : rules.test(path)
+}
+
 /** Two names that differ in case are two names. */
 const OPTIONS = { ignorecase: false }
 
@@ -54,12 +68,12 @@ export class IgnoreRules {
   #itself(path: EntryPath, folder: boolean): boolean {
     if (nameOf(path) === IGNORE_FILE) return false
     const full = folder ? `${path}/` : path
-    let ignored = this.#configured?.test(full).ignored ?? false
+    let ignored = this.#configured !== null && verdictOf(this.#configured, full).ignored
     const chain: (EntryPath | '')[] = ['', ...ancestorsOf(path)]
     for (const base of chain) {
       const rules = this.#folders.get(base)
       if (!rules) continue
-      const verdict = rules.test(base === '' ? full : full.slice(base.length + 1))
+      const verdict = verdictOf(rules, base === '' ? full : full.slice(base.length + 1))
       if (verdict.ignored) ignored = true
       else if (verdict.unignored) ignored = false
     }
