@@ -1,4 +1,6 @@
 /** Many seeds, one after the other, until enough, out of time, or too many have failed: for the command line and for the tests. */
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import { type Outcome, run } from './_run.ts'
 import { classOf, makeScript, type Script, type Wanted } from './_script.ts'
 
@@ -19,6 +21,20 @@ export interface CampaignOptions {
   /** For people, if wanted. */
   readonly print: ((line: string) => void) | null
   readonly failed: (script: Script, outcome: Outcome & { failure: NonNullable<Outcome['failure']> }) => void
+}
+
+/**
+ * The first of many seeds, others for each state of the engine and of the simulator: a change meets seeds that nobody has seen,
+ * and who repeats a run of the same sources meets the same. Small enough for the generator of chance.
+ */
+export function freshSeed(): number {
+  const hash = createHash('sha256')
+  for (const folder of ['actors/arena', 'protocol', 'test/sim']) {
+    const url = new URL(`../../../${folder}/`, import.meta.url)
+    const names = readdirSync(url).filter(name => name.endsWith('.ts'))
+    for (const name of names.sort()) hash.update(name).update(readFileSync(new URL(name, url)))
+  }
+  return (hash.digest().readUInt32BE(0) % 500_000) * 4_000
 }
 
 /** What a campaign came to; sums of several are one campaign again. */

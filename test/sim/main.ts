@@ -3,13 +3,14 @@ import { fork } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { addTally, campaign, emptyTally, type Tally } from './_campaign.ts'
+import { addTally, campaign, emptyTally, freshSeed, type Tally } from './_campaign.ts'
 import { type Outcome, run, shrink } from './_run.ts'
 import { type Script, WANTED, type Wanted } from './_script.ts'
 
 const { values } = parseArgs({
   options: {
     seeds: { type: 'string', default: '200' },
+    /** The first seed, or `fresh`: one that is another for each version of the sources. */
     from: { type: 'string', default: '1' },
     stride: { type: 'string', default: '1' },
     /** 0: two to five, by the seed. */
@@ -41,6 +42,8 @@ const PROGRESS_MS = 60_000
 const say = (line: string) => process.stdout.write(`${line}\n`)
 const print = values.trace ? (line: string) => process.stdout.write(line) : null
 const jobs = Number(values.jobs)
+const from = values.from === 'fresh' ? freshSeed() : Number(values.from)
+if (values.from === 'fresh') say(`seeds from ${from}`)
 if (!WANTED.includes(values.faults as Wanted)) throw new RangeError(`--faults is one of ${WANTED.join(', ')}`)
 
 const startMs = performance.now()
@@ -57,7 +60,7 @@ function one(): Tally {
   const seeds = Number(values.seeds)
   return campaign(
     {
-      from: Number(values.from),
+      from,
       seeds,
       stride: Number(values.stride),
       peers: Number(values.peers),
@@ -83,7 +86,7 @@ async function share(): Promise<Tally> {
   const seeds = Number(values.seeds)
   const parts = Array.from({ length: jobs }, (_, index) => {
     const mine = [
-      `--from=${Number(values.from) + index * Number(values.stride)}`,
+      `--from=${from + index * Number(values.stride)}`,
       `--stride=${Number(values.stride) * jobs}`,
       `--seeds=${Math.ceil((seeds - index) / jobs)}`,
       '--jobs=1',
