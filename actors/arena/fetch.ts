@@ -295,8 +295,9 @@ export class Fetcher {
     timers.soon('mute', clock.nowMs() + MUTE_MS, () => {})
   }
 
+  /** Also by an answer that nobody waits for any more: it speaks again. */
   #heardFrom(peer: PeerId): void {
-    this.#mute.delete(peer)
+    if (this.#mute.delete(peer)) this.#again(peer)
     if (this.#owes(peer)) this.#answeredMs.set(peer, this.#context.clock.nowMs())
     else this.#answeredMs.delete(peer)
   }
@@ -540,10 +541,10 @@ export class Fetcher {
   }
 
   tree(peer: PeerId, id: number, payload: Uint8Array): void {
+    this.#heardFrom(peer)
     const download = this.#downloadOf(id)
     const asked = download?.treeAsks.get(id)
     if (!download?.treeFetch || asked?.peer !== peer) return
-    this.#heardFrom(peer)
     const { want, treeFetch } = download
     if (!treeFetch.answer(asked.ask, payload)) {
       want.refused.add(peer)
@@ -690,9 +691,9 @@ export class Fetcher {
 
   /** An `anchors` or `delta`. */
   answered(peer: PeerId, id: number, payload: Uint8Array): void {
+    this.#heardFrom(peer)
     const download = this.#downloadOf(id)
     if (download?.questions.get(id)?.peer !== peer) return
-    this.#heardFrom(peer)
     count(this.#context, { blob_bytes_received: payload.length })
     this.#answered(download, id, payload)
   }
@@ -767,10 +768,10 @@ export class Fetcher {
   }
 
   stored(id: number, from: number, leaves: number): void {
+    const writer = this.#chunkWriters.get(id)
+    if (writer) this.#heardFrom(writer.peer)
     const download = this.#downloadOf(id)
-    const chunk = download?.chunks.get(id)
-    if (!download || !chunk) return
-    this.#heardFrom(chunk.peer)
+    if (!download?.chunks.has(id)) return
     for (let leaf = from; leaf < from + leaves; leaf++) this.#mark(download, leaf)
     this.#events.progress(leaves * LEAF_BYTES)
     count(this.#context, { blob_bytes_received: leaves * LEAF_BYTES })
@@ -785,9 +786,9 @@ export class Fetcher {
   /** A request ended without its answer. */
   failed(peer: PeerId, id: number, failure: Failure): void {
     this.#chunkWriters.delete(id)
+    this.#heardFrom(peer)
     const download = this.#downloadOf(id)
     if (!download) return
-    this.#heardFrom(peer)
     const code: ErrorCode = failure.code
     // What only saves something is done without.
     if (download.questions.has(id)) return this.#answered(download, id, null)
