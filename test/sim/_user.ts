@@ -265,7 +265,9 @@ export class User {
     const replaced = contentKey(disk, to)
     const moved = contentKey(disk, from)
     if (from === to) return
+    const same = moved !== null && replaced === moved && sameToPeers(disk, from, to)
     disk.rename(from, to)
+    if (same) ledger.movedOverSame.add(moved)
     if (replaced !== moved) ledger.ended(replaced)
     touched(from, to)
   }
@@ -284,6 +286,14 @@ export class User {
       this.#rename(`${a}.swap`, b)
     })
   }
+}
+
+/** Of two files or symlinks of the same content: nothing that is synced tells them apart. */
+function sameToPeers(disk: MemoryDisk, a: string, b: string): boolean {
+  const one = disk.stat(a as EntryPath)
+  const other = disk.stat(b as EntryPath)
+  if (one?.type !== other?.type) return false
+  return one?.type === 'symlink' || (one?.mtimeNs === other?.mtimeNs && one?.exec === other?.exec)
 }
 
 /** Text, over and over: no two texts give the same content. */
