@@ -399,6 +399,8 @@ export class User {
   #hold({ path, size, pieces, pauseMs }: Extract<Act, { do: 'hold' }>): void {
     this.#makeFolders(path)
     const fd = openSync(this.#at(path), constants.O_RDWR | constants.O_CREAT, 0o644)
+    // It has a name now, be its inode that of a file that was deleted before.
+    this.#unlinked.delete(inodeOf(fstatSync(fd)))
     const write = (left: number): void => {
       const before = keyOfFile(fd)
       try {
