@@ -96,6 +96,9 @@ export type Action =
 
 export type Step = Moment & Action
 
+/** How far a kernel's clock for files goes at once: 4 ms at 250 Hz. */
+export const TICK_NS = 4_000_000
+
 /** `rules`: users write rule files, and some peers go on showing their own. */
 export const FAULTS = ['none', 'cut', 'kill', 'store', 'power', 'disk', 'all', 'rules'] as const
 export type Faults = (typeof FAULTS)[number]
@@ -320,7 +323,7 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     race: pickOf([0, 0.1, 0.5, 1]),
     latencyMs: pickOf([2, 30, 400]),
     twice: pickOf([0, 0, 0.1]),
-    grainNs: pickOf([1, 1, 1, 4_000_000, 2_000_000_000]),
+    grainNs: pickOf([1, 1, 1, TICK_NS, 2_000_000_000]),
     ...pickOf<Pick<Script, 'conflicts' | 'local'>>([
       ...Array<object>(10).fill({}),
       { conflicts: 'newest' },

@@ -23,7 +23,7 @@ import { memoryFiles } from '../arena/_memory-files.ts'
 import { randomFrom } from '../system/_random.ts'
 import { bytesHeld, bytesKey, contentKey, contentsOf, Ledger, pathsOf } from './_ledger.ts'
 import { Killed, SimulatedDisk, SimulatedTables, SimulationFailure } from './_parts.ts'
-import type { Script, Step } from './_script.ts'
+import { type Script, type Step, TICK_NS } from './_script.ts'
 import { User } from './_user.ts'
 
 const START_MS = Date.UTC(2026, 0, 1)
@@ -1006,8 +1006,6 @@ const OUTSIDE = new Set([
   'unmount',
   'reboot',
 ])
-/** How far a kernel's clock for files goes at once: 4 ms at 250 Hz. */
-const TICK_NS = 4_000_000
 /** How often a root that is not there is looked for. */
 const ROOT_RETRY_MS = 1_000
 /** How far ahead of its time a race can bring what a user does. */
