@@ -334,7 +334,7 @@ export class Applier {
   #consider(entry: Entry): void {
     const { store, settings } = this.#context
     const { path, known } = entry
-    if (this.#local.rules.ignores(path, known.content.type === 'dir')) {
+    if (this.#local.rules.ignoresEntry(entry)) {
       // Known and passed on, not ours to hold.
       store.transact(writer => writer.putEntry({ ...entry, pending: false }, !entry.announced))
       return this.#events.announced()
@@ -1007,7 +1007,7 @@ export class Applier {
 
   #takeOut(intent: Intent, former: DiskStat, then = () => {}): 'done' | 'unexpected' {
     const { disk } = this.#context
-    if (disk.takeOut(intent.path, intent.slot as string, former) !== 'placed') {
+    if (!this.#tookOut(intent, former)) {
       return disk.stat(intent.path) === null ? 'done' : 'unexpected'
     }
     this.#orBack(intent, () => {
@@ -1015,6 +1015,16 @@ export class Applier {
       this.#keepFormer(intent)
     })
     return 'done'
+  }
+
+  /** Where a folder above it has gone, or is no folder any more, it has gone as well. */
+  #tookOut({ path, slot }: Intent, former: DiskStat): boolean {
+    try {
+      return this.#context.disk.takeOut(path, slot as string, former) === 'placed'
+    } catch (error) {
+      if (!isAbsence(error)) throw error
+      return false
+    }
   }
 
   /** If what follows fails, what has left its place goes back there. */
@@ -1068,7 +1078,11 @@ export class Applier {
       return 'done'
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      if (error.code === 'ENOENT') return 'done'
+      if (isAbsence(error)) {
+        // Something else may stand there by now.
+        if (error.code !== 'ENOENT') this.#local.lookAgain(entry.path)
+        return 'done'
+      }
       if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
     }
     // It holds what is not ours to remove, or not yet removed.
@@ -1439,6 +1453,11 @@ export class Applier {
       return false
     }
   }
+}
+
+/** Nothing of this name can be there: it or a folder above it is missing, or is no folder. */
+function isAbsence(error: unknown): boolean {
+  return error instanceof DiskError && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.code)
 }
 
 function showsFolder(entry: Entry): boolean {

@@ -346,9 +346,11 @@ export class Arena {
 
   /** After the machine itself went down, what was not known to be durable is looked at again: what was just recovered as well. */
   #suspectVolatile(): void {
-    const { store } = this.#context
+    const { store, settings } = this.#context
     const { boot, durableSeq } = store.state()
     if (boot === this.#parts.boot) return
+    // What came from a peer was durable before it had its place.
+    const volatile = ({ have, former }: Entry) => have !== null && (former !== null || have.author === settings.author)
     const suspects: Entry[] = []
     for (let after = durableSeq; ; ) {
       const page = store.feed(after, 1000)
@@ -361,7 +363,7 @@ export class Arena {
       const page: Entry['path'][] = store.pendingPage(after, 1000)
       for (const path of page) {
         const entry = store.entry(path)
-        if (entry && entry.seq <= durableSeq && entry.have !== null && entry.former !== null) suspects.push(entry)
+        if (entry && entry.seq <= durableSeq && volatile(entry)) suspects.push(entry)
       }
       if (page.length < 1000) break
       after = page.at(-1) as Entry['path']
@@ -508,14 +510,14 @@ export class Arena {
 
   /** Throws SyncError if the peer broke the protocol. */
   fromPeer(peer: PeerId, message: FromPeer): void {
-    if (!this.#feed.sessions.has(peer)) {
-      // Who is told that this arena is closed says its `arena_open` again when ours comes.
-      if (message.type === 'wire' && message.header.type === 'arena_open') this.#feed.decline(peer, PAUSED)
-      return
-    }
     switch (message.type) {
       case 'wire':
-        return this.#border(() => this.#wire(peer, message.header, message.payload ?? new Uint8Array(0)))
+        if (this.#feed.sessions.has(peer))
+          return this.#border(() => this.#wire(peer, message.header, message.payload ?? new Uint8Array(0)))
+        // Who is told that this arena is closed says its `arena_open` again when ours comes.
+        if (message.header.type === 'arena_open') this.#feed.decline(peer, PAUSED)
+        return
+      // What the connection still writes, and when it has stopped, counts also while this arena is closed.
       case 'stored':
         return this.#fetch.stored(message.id, message.from, message.count)
       case 'downloaded':
@@ -639,7 +641,7 @@ export class Arena {
           entry.have !== entry.known &&
           !entry.pending &&
           (living(entry.have) || living(entry.known)) &&
-          !this.#local.rules.ignores(entry.path, entry.known.content.type === 'dir'),
+          !this.#local.rules.ignoresEntry(entry),
       )
       if (wrong.length > 0) {
         store.transact(writer => {

@@ -5,6 +5,7 @@
 import ignore, { type Ignore } from 'ignore'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { ancestorsOf, nameOf, parentOf } from '../../protocol/path.ts'
+import type { Entry } from './store.ts'
 
 export const IGNORE_FILE = '.realizeignore'
 /** Bytes of one rule file that are read; the rest is not. */
@@ -58,6 +59,15 @@ export class IgnoreRules {
     if (this.empty) return false
     for (const ancestor of ancestorsOf(path)) if (this.#itself(ancestor, true)) return true
     return this.#itself(path, folder)
+  }
+
+  /**
+   * Whether an entry is ignored: as what is known of it or, where that is its end, as what it was here. What rules say of folders
+   * holds for a folder that has gone, too.
+   */
+  ignoresEntry({ path, known, have }: Pick<Entry, 'path' | 'known' | 'have'>): boolean {
+    const content = known.content.type === 'gone' ? have?.content : known.content
+    return this.ignores(path, content?.type === 'dir')
   }
 
   /** The same for a path whose folder is known not to be ignored: what a walk asks. */

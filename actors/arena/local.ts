@@ -22,7 +22,7 @@ import { DiskError, type DiskStat } from './disk.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
 import { compareTree } from './order.ts'
 import { isLostWrite, leftBehind } from './power-loss.ts'
-import type { Entry, Stamp, Writer } from './store.ts'
+import { type Entry, NO_STAMP, type Stamp, type Writer } from './store.ts'
 import { type Content, changeVersion, living, mtimeOf, sameContent, type Version } from './version.ts'
 import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
@@ -301,7 +301,9 @@ export class LocalChanges {
       exec: stat.exec,
       hash,
     }
-    this.#ready.push({ path, content, stamp: stampOf(stat), leaves, ...(from !== undefined && { from }) })
+    // What only has another name is not recognised by it before its content was looked at, be that after a restart.
+    const stamp = from === undefined ? stampOf(stat) : NO_STAMP
+    this.#ready.push({ path, content, stamp, leaves, ...(from !== undefined && { from }) })
     if (isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
   }
 
@@ -381,11 +383,11 @@ export class LocalChanges {
     for (const path of paths) {
       const stat = this.#stat(path)
       if (stat === undefined) continue
-      if (this.rules.ignores(path, stat?.type === 'dir')) {
+      const entry = store.entry(path)
+      if (this.rules.ignores(path, (stat?.type ?? entry?.have?.content.type) === 'dir')) {
         if (stat === null) emptied.push(path)
         continue
       }
-      const entry = store.entry(path)
       if (stat !== null) present.push({ path, stat, entry })
       else if (entry) this.#missingTree(entry)
       else if (path.includes('\ufffd'))
@@ -430,7 +432,10 @@ export class LocalChanges {
     if (entry.have?.content.type !== 'dir' && !entry.dormant) return
     for (let after: EntryPath | null = null; ; ) {
       const page = store.page(after, 1000, entry.path)
-      for (const child of page) if (onDisk(child) && !this.rules.ignores(child.path, false)) this.#noteMissing(child)
+      for (const child of page) {
+        const folder = child.have?.content.type === 'dir'
+        if (onDisk(child) && !this.rules.ignores(child.path, folder)) this.#noteMissing(child)
+      }
       if (page.length < 1000) return
       after = (page.at(-1) as Entry).path
     }

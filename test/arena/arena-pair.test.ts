@@ -933,6 +933,38 @@ test('ignore rules that change midway delete nothing, and bring what is wanted a
   assertAgree(t, world)
 })
 
+test('rules for folders hold for one that has gone, too: its end is neither told nor waited for', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('e')
+  a.mkdir('e/scratch')
+  a.write('e/scratch/f', 'x')
+  a.mkdir('scratch')
+  settle(world)
+  b.configure({ ignore: ['scratch/'] })
+  settle(world)
+  // Deleted here: ignored, so that is nobody else's business.
+  b.remove('scratch')
+  pass(world, 130_000)
+  t.true(a.has('scratch'))
+  // Deleted there, while here a file has taken the place of all that it was in.
+  disconnect(a, b)
+  b.stop()
+  b.remove('e')
+  b.write('e', 'a file')
+  b.start()
+  a.remove('e/scratch')
+  a.touch('e/scratch', 'e/scratch/f')
+  pass(world, 5_000)
+  connect(a, b)
+  pass(world, 130_000)
+  t.deepEqual([a.state.missing, b.state.missing, b.state.problems], [[], [], []])
+  t.is(a.read('e'), 'a file')
+  b.configure({ ignore: [] })
+  pass(world, 130_000)
+  t.deepEqual([a.state.missing, b.state.missing, b.state.problems], [[], [], []])
+  assertAgree(t, world)
+})
+
 test('a rule file in the tree is synced and obeyed', t => {
   const { world, a, b } = makePair()
   a.mkdir('sub')
