@@ -19,14 +19,25 @@ export interface HasherPool {
 
 /** @param threads most threads at a time, 1 or more */
 export function createHasherPool(threads: number, workerFile = new URL('./worker.js', import.meta.url)): HasherPool {
-  const piscina = new Piscina({
-    filename: workerFile.href,
-    minThreads: 0,
-    maxThreads: threads,
-    idleTimeout: IDLE_MS,
-    concurrentTasksPerWorker: 1,
-  })
+  let piscina = makePiscina()
   let closed = false
+
+  function makePiscina(): Piscina {
+    const made = new Piscina({
+      filename: workerFile.href,
+      minThreads: 0,
+      maxThreads: threads,
+      idleTimeout: IDLE_MS,
+      concurrentTasksPerWorker: 1,
+    })
+    // A thread that cannot even start, as without descriptors, fails no task: the queue would wait for ever.
+    made.on('error', () => {
+      if (closed || piscina !== made) return
+      piscina = makePiscina()
+      void made.destroy()
+    })
+    return made
+  }
 
   /** Work whose thread died is tried once more: a bad disk or a full memory should not fail what another thread can do. */
   async function attempt<Result>(run: () => Promise<Result>, failed: (failure: Failure) => Result): Promise<Result> {

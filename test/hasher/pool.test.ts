@@ -139,6 +139,26 @@ test('a batch whose thread dies is tried once more, then failed, and the pool go
   t.deepEqual(await pool.run([{ ...task, size: 1 }]), [{ leaves: new Uint8Array(0) }])
 })
 
+test('work whose threads cannot start is failed, and done once they can', async t => {
+  const folder = makeFolder(t)
+  const file = join(folder, 'worker.mjs')
+  const broken = join(folder, 'broken')
+  fs.writeFileSync(broken, '')
+  fs.writeFileSync(
+    file,
+    `import { existsSync } from 'node:fs'
+     if (existsSync(${JSON.stringify(broken)})) throw new Error('no descriptors')
+     export default tasks => tasks.map(() => ({ leaves: new Uint8Array(0) }))`,
+  )
+  const pool = makePool(t, pathToFileURL(file))
+  const task: HashTask = { path: '', from: 0, count: 64, size: 1, mtimeNs: 0n, ino: 0n }
+  const results = await pool.run([task, task, task, task])
+  t.is(results.length, 4)
+  for (const result of results) t.like(result, { failure: { code: 'internal' } })
+  fs.rmSync(broken)
+  t.deepEqual(await pool.run([task]), [{ leaves: new Uint8Array(0) }])
+})
+
 test('a pool that is closed rejects what it had not finished, and an empty list is nothing to do', async t => {
   const pool = createHasherPool(1)
   t.deepEqual(await pool.run([]), [])
