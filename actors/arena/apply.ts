@@ -1156,8 +1156,8 @@ export class Applier {
 
   // Concluding
 
-  /** One transaction: what was done is what we have now. */
-  #conclude(done: readonly Intent[], dropped: readonly Intent[] = []): void {
+  /** One transaction: what was done is what we have now. `since`: it was done a while ago, and may have been written to. */
+  #conclude(done: readonly Intent[], dropped: readonly Intent[] = [], since = false): void {
     const { store, problems } = this.#context
     if (done.length === 0 && dropped.length === 0) return
     const events: HistoryEvent[] = []
@@ -1166,7 +1166,7 @@ export class Applier {
       store.transact(writer => {
         for (const intent of dropped) writer.removeIntent(intent.path)
         for (const intent of done) {
-          this.#concludeOne(writer, intent, events)
+          this.#concludeOne(writer, intent, events, since)
           if (intent.to.content.type === 'file' && intent.slot) bytes += intent.to.content.size
         }
       })
@@ -1188,7 +1188,7 @@ export class Applier {
     this.#events.announced()
   }
 
-  #concludeOne(writer: Writer, intent: Intent, events: HistoryEvent[]): void {
+  #concludeOne(writer: Writer, intent: Intent, events: HistoryEvent[], since: boolean): void {
     const { store, disk, rules } = this.#context
     const { path, to, kept, copy, source } = intent
     writer.removeIntent(path)
@@ -1203,7 +1203,7 @@ export class Applier {
         seq: 0,
         known,
         have: agrees ? known : to,
-        stamp: this.#stampAfter(path, to, intent.ino),
+        stamp: this.#stampAfter(path, to, intent.ino, since),
         dormant: false,
         origin: displaced ? null : (entry?.origin ?? null),
         pending: !agrees,
@@ -1223,7 +1223,7 @@ export class Applier {
       }
     }
     const copied = copy !== null && disk.stat(copy.path)?.ino === intent.formerIno
-    if (copied) this.#concludeCopy(writer, intent, copy, events)
+    if (copied) this.#concludeCopy(writer, intent, copy, events, since)
     // Where the loser's copy stood already, it is in the version store besides.
     else if (kept && disk.keptStat(kept.id)) this.#versions.add(writer, kept)
     this.#record(writer, intent, events)
@@ -1234,6 +1234,7 @@ export class Applier {
     { path, formerIno }: Intent,
     copy: NonNullable<Intent['copy']>,
     events: HistoryEvent[],
+    since: boolean,
   ): void {
     const { store, rules } = this.#context
     const before = store.entry(copy.path)
@@ -1247,7 +1248,7 @@ export class Applier {
         seq: 0,
         known,
         have: agrees ? known : copy.version,
-        stamp: this.#stampAfter(copy.path, copy.version, formerIno),
+        stamp: this.#stampAfter(copy.path, copy.version, formerIno, since),
         dormant: false,
         origin: null,
         pending: !agrees,
@@ -1262,11 +1263,11 @@ export class Applier {
 
   /**
    * How to recognise what was put there, by its inode `ino` (0: it was there already). Somebody may have changed, replaced
-   * or removed it since: then it is looked at again.
+   * or removed it since: then it is looked at again. Where there was time to bring size and mtime back as well, in any case.
    */
-  #stampAfter(path: EntryPath, version: Version, ino: bigint): Stamp | null {
+  #stampAfter(path: EntryPath, version: Version, ino: bigint, since: boolean): Stamp | null {
     if (!living(version) || version.content.type === 'dir') return null
-    const stat = this.#context.disk.stat(path)
+    const stat = since ? null : this.#context.disk.stat(path)
     if (stat && (ino === 0n || stat.ino === ino) && this.#trusted(path, stat, version)) return stampOf(stat)
     this.#local.lookAgain(path)
     return NO_STAMP
@@ -1371,7 +1372,7 @@ export class Applier {
       }
     }
     this.#unsettled = false
-    this.#conclude(done, dropped)
+    this.#conclude(done, dropped, true)
     if (done.length > 0) log(this.#context, 'intent_finished', { finished: done.length, dropped: dropped.length })
   }
 

@@ -56,6 +56,7 @@ const STEP_FILE_BYTES = 8 * 1024
 /** Differences taken from a walk in one step, and changes in one transaction. */
 const STEP_DIFFERENCES = 512
 const COMMIT_MAX = 1000
+const RULES_TOO_LONG = `rules longer than ${IGNORE_FILE_BYTES_MAX} bytes are not read`
 /** Entries below a known folder that are looked at when the watcher names it. */
 const HOLLOW_LOOKS = 8
 /** Files waiting for their hash, above which a walk pauses. */
@@ -332,14 +333,15 @@ export class LocalChanges {
   /** Full scans begun. */
   #scans = 0
 
+  #faultOver(path: string, reason: string): void {
+    const { problems } = this.#context
+    if (this.#faults.get(path)?.reason === reason) this.#faults.delete(path)
+    if (problems.get(path)?.reason === reason) problems.clear(path)
+  }
+
   /** What the scan that has ended did not find any more. */
   #forgetFaults(): void {
-    const { problems } = this.#context
-    for (const [path, { reason, scan }] of this.#faults) {
-      if (scan === this.#scans) continue
-      this.#faults.delete(path)
-      if (problems.get(path)?.reason === reason) problems.clear(path)
-    }
+    for (const [path, { reason, scan }] of this.#faults) if (scan !== this.#scans) this.#faultOver(path, reason)
   }
 
   #unreadable(path: EntryPath, reason: string): void {
@@ -525,13 +527,15 @@ export class LocalChanges {
   #readRules(folder: EntryPath | undefined): void {
     const path = (folder === undefined ? IGNORE_FILE : `${folder}/${IGNORE_FILE}`) as EntryPath
     let text: string | null = null
+    let tooLong = false
     try {
-      if ((this.#context.disk.stat(path)?.size ?? 0) <= IGNORE_FILE_BYTES_MAX) {
-        text = Buffer.from(this.#context.disk.read(path).bytes).toString()
-      } else this.#fault(path, `rules longer than ${IGNORE_FILE_BYTES_MAX} bytes are not read`)
+      tooLong = (this.#context.disk.stat(path)?.size ?? 0) > IGNORE_FILE_BYTES_MAX
+      if (!tooLong) text = Buffer.from(this.#context.disk.read(path).bytes).toString()
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
     }
+    if (tooLong) this.#fault(path, RULES_TOO_LONG)
+    else this.#faultOver(path, RULES_TOO_LONG)
     const before = this.#ruleTexts.get(path) ?? null
     if (before === text) return
     if (text === null) this.#ruleTexts.delete(path)
