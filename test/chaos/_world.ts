@@ -20,10 +20,10 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { IGNORE_FILE, IGNORE_FILE_BYTES_MAX } from '../../actors/arena/ignore-rules.ts'
+import { IGNORE_FILE_BYTES_MAX, isIgnoreFile } from '../../actors/arena/ignore-rules.ts'
 import { Relay } from '../../bench/relay.ts'
 import { ControlError } from '../../cli/client.ts'
-import { nameOf } from '../../protocol/path.ts'
+import type { EntryPath } from '../../protocol/ids.ts'
 import type { ArenaStatus } from '../../protocol/status.ts'
 import { within } from '../_deadline.ts'
 import type { Cleaning } from '../_temp.ts'
@@ -616,7 +616,7 @@ export class World {
       for (const { path, reason, note } of status.problems) {
         if (note || sight.own.has(path) || sight.invalid.includes(path)) continue
         // Rules that are too long are synced, and not heeded.
-        if (nameOf(path) === IGNORE_FILE && (sight.synced.get(path)?.bytes ?? 0) > IGNORE_FILE_BYTES_MAX) continue
+        if (isIgnoreFile(path as EntryPath) && (sight.synced.get(path)?.bytes ?? 0) > IGNORE_FILE_BYTES_MAX) continue
         throw new Violation(
           'I13 honest',
           `${peer.name} says of ${JSON.stringify(path)}, where nothing is wrong: ${reason}`,
