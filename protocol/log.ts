@@ -41,6 +41,7 @@ export const EVENTS = {
   blob_fetched: 'debug',
   blob_invalid: 'warn',
   batch_applied: 'debug',
+  folder_moved: 'debug',
   intent_finished: 'info',
   watcher_failed: 'warn',
   watcher_overflowed: 'info',

@@ -13,6 +13,7 @@ import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
 import { isUntouched } from './disk-rules.ts'
 import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
+import { concerns, FolderMoves, movesFolder } from './folder-move.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
 import { needsCopy, workFor } from './plan.ts'
@@ -73,6 +74,7 @@ export class Applier {
   readonly #local: LocalChanges
   readonly #versions: VersionStore
   readonly #events: ApplyEvents
+  readonly #folders: FolderMoves
   /** Waiting for content. */
   readonly #fetching = new Map<EntryPath, Task>()
   /** Those of them whose content nobody gives now. */
@@ -114,6 +116,18 @@ export class Applier {
     this.#local = local
     this.#versions = versions
     this.#events = events
+    this.#folders = new FolderMoves(context, local, {
+      inWorks: path => this.#inWorks(path) || this.#moving.has(path),
+      done: intent => {
+        this.#conclude([intent])
+        this.wakeDormant([intent.source as EntryPath])
+      },
+      brokenOff: (error, path) => {
+        this.#problem(path, diskReason(error))
+        this.#settleAgain()
+      },
+      again: () => this.again(),
+    })
   }
 
   set caughtUp(test: () => boolean) {
@@ -184,11 +198,16 @@ export class Applier {
       this.#removals = []
     }
     this.#letStalledGo()
-    for (let looked = 0; looked < PLAN_STEP && this.#room; ) {
+    pages: for (let looked = 0; looked < PLAN_STEP && this.#room; ) {
       const page = store.pendingPage(this.#cursor, PLAN_PAGE)
       for (const path of page) {
         this.#cursor = path
-        if (this.#inWorks(path)) continue
+        const beyond = this.#folders.beyond(path)
+        if (beyond !== null && compareTree(path, beyond) < 0) {
+          this.#cursor = beyond
+          continue pages
+        }
+        if (beyond !== null || this.#inWorks(path)) continue
         looked++
         const entry = store.entry(path)
         if (entry?.pending) this.#unlessDiskFails(path, () => this.#consider(entry))
@@ -222,6 +241,7 @@ export class Applier {
   /** Something else became known of these. */
   known(paths: readonly EntryPath[]): void {
     this.changed(paths)
+    this.#folders.learnt()
     // What was to come into a folder that stands for it alone may be deleted before it came.
     this.wakeDormant(paths.filter(path => this.#context.store.entry(path)?.pending === false))
     this.again()
@@ -327,7 +347,7 @@ export class Applier {
 
   /** Whether a step at this path is written down and waits for the disk: what stands there is not a user's change. */
   isUnsettled(path: EntryPath): boolean {
-    return this.#unsettled && this.#context.store.intents().some(left => left.path === path)
+    return this.#unsettled && this.#context.store.intents().some(left => concerns(left, path))
   }
 
   /** Decides what one pending entry needs, and brings it on its way. */
@@ -354,6 +374,9 @@ export class Applier {
         this.#removals.push(task)
         return
       case 'folder':
+        if (!this.#parentReady(path)) return this.#passOn(path)
+        if (!work.over && this.#folders.consider(entry) !== 'no') return
+        return this.#makeReady(task)
       case 'meta':
         return this.#parentReady(path) ? this.#makeReady(task) : this.#passOn(path)
       case 'link':
@@ -827,7 +850,7 @@ export class Applier {
   #remove(): void {
     // What a ready task is about to move is not removed.
     const tasks = this.#removals
-      .filter(task => !this.#moving.has(task.path))
+      .filter(task => !this.#moving.has(task.path) && this.#folders.beyond(task.path) === null)
       .sort((a, b) => compareTree(b.path, a.path))
     this.#removals = []
     let done = 0
@@ -1189,6 +1212,7 @@ export class Applier {
   }
 
   #concludeOne(writer: Writer, intent: Intent, events: HistoryEvent[], since: boolean): void {
+    if (movesFolder(intent)) return this.#folders.conclude(writer, intent, events)
     const { store, disk, rules } = this.#context
     const { path, to, kept, copy, source } = intent
     writer.removeIntent(path)

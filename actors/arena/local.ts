@@ -169,6 +169,12 @@ export class LocalChanges {
     this.#touched.add(path)
   }
 
+  /** Looks at all that is below a folder that we have moved: who was at work in it went along. */
+  lookBelow(folder: EntryPath): void {
+    this.#walkBelow(folder)
+    this.#lookOnceMore(folder)
+  }
+
   rescan(): void {
     this.#rescanAsked = true
   }
@@ -242,6 +248,7 @@ export class LocalChanges {
     if (this.#looks.size < LOOKS_MAX) this.#walkOn()
     this.#hashMore()
     this.#commitReady()
+    this.#endMoved()
   }
 
   /** Whether the path waits to be looked at: its entry may not tell what the disk shows. */
@@ -404,7 +411,7 @@ export class LocalChanges {
       else this.#missing.delete(path)
       const wasFolder = entry?.have?.content.type === 'dir' || entry?.dormant === true
       if (unknownFolder || (wasFolder && (stat.type !== 'dir' || this.#hollow(path)))) {
-        this.#walks.push({ walk: walk(this.#context.disk, store, this.rules, path), full: false })
+        this.#walkBelow(path)
       }
       if (unknownFolder) this.#lookOnceMore(path)
     }
@@ -418,13 +425,17 @@ export class LocalChanges {
 
   /** A new folder may be filled before the watcher sees into it: walk it again shortly after. */
   #lookOnceMore(path: EntryPath): void {
-    const { clock, timers, disk, store } = this.#context
+    const { clock, timers } = this.#context
     for (const waitMs of [250, 2_000]) {
       timers.set(`again:${waitMs}:${path}`, clock.nowMs() + waitMs, () => {
-        if (this.#stat(path)?.type === 'dir')
-          this.#walks.push({ walk: walk(disk, store, this.rules, path), full: false })
+        if (this.#stat(path)?.type === 'dir') this.#walkBelow(path)
       })
     }
+  }
+
+  #walkBelow(path: EntryPath): void {
+    const { disk, store } = this.#context
+    this.#walks.push({ walk: walk(disk, store, this.rules, path), full: false })
   }
 
   /** An entry that is not on the disk, with all that was below it. */
@@ -608,6 +619,7 @@ export class LocalChanges {
    */
   #foundRenamed(path: EntryPath, stat: DiskStat, moved: { path: EntryPath; hash: BlobHash }): void {
     this.#foundFile(path, stat, moved.hash, null, moved.path)
+    this.#foundMoved = true
     this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
     if (this.#stat(moved.path) !== null) return
     this.#missing.delete(moved.path)
@@ -737,19 +749,34 @@ export class LocalChanges {
   }
 
   #commitReady(): void {
-    if ((this.#finding || this.#hashingHere) && this.#ready.length < COMMIT_MAX / 2) return
+    // What was renamed does not wait for being hashed again.
+    const waits = this.#finding || (this.#hashingHere && !this.#ready.some(({ from }) => from !== undefined))
+    if (waits && this.#ready.length < COMMIT_MAX / 2) return
     while (this.#ready.length > 0) this.#commit(this.#ready.splice(0, COMMIT_MAX))
     this.#endScanWhenCommitted()
   }
 
-  #commitMissing(): void {
+  /** A folder whose files have all been found elsewhere was moved: it is not waited for. */
+  #endMoved(): void {
+    if (!this.#foundMoved || this.#finding || this.#ready.length > 0) return
+    this.#foundMoved = false
+    for (const path of this.#missing.keys()) {
+      if (this.#context.store.entry(path)?.have?.content.type !== 'dir') return
+    }
+    if (this.#missing.size > 0) this.#commitMissing(true)
+  }
+  /** Other halves of missing files were found since that was asked last. */
+  #foundMoved = false
+
+  #commitMissing(atOnce = false): void {
     const { clock, store, settings, timers } = this.#context
     const nowMs = clock.nowMs()
     const gone: EntryPath[] = []
     let waiting = false
     // A folder that is just being emptied is seen as a whole, so that the guard can judge it.
     const going = nowMs - this.#missingMs < MISSING_MS
-    const waitMs = this.#finding ? MISSING_FINDING_MAX_MS : going ? MISSING_MAX_MS : MISSING_MS
+    const longMs = this.#finding ? MISSING_FINDING_MAX_MS : going ? MISSING_MAX_MS : MISSING_MS
+    const waitMs = atOnce ? 0 : longMs
     for (const [path, sinceMs] of this.#missing) {
       if (nowMs - sinceMs < waitMs) {
         waiting = true
