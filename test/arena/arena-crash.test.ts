@@ -50,6 +50,11 @@ const scenes: Record<string, (scene: Scene) => void> = {
     a.rename('folder', 'elsewhere')
     a.touch('folder/g', 'elsewhere/g')
   },
+  'the move of a folder with all that is in it': ({ a }) => {
+    a.mkdir('folder/deep')
+    for (const name of ['1', '2', '3']) a.write(`folder/deep/${name}`, `content ${name}`)
+    a.rename('folder', 'elsewhere')
+  },
   'the deletion of everything': ({ a }) => {
     a.remove('f.txt')
     a.remove('folder')

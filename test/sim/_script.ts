@@ -58,6 +58,8 @@ export type Action =
   | { readonly do: 'invalid'; readonly text: string }
   | { readonly do: 'rename' | 'copy' | 'link'; readonly pick: number; readonly path: string }
   | { readonly do: 'swap'; readonly pick: number; readonly other: number }
+  /** A folder that holds something gets a name that nothing has; `path` is where it goes if that is free. */
+  | { readonly do: 'move_folder'; readonly pick: number; readonly path: string }
   | { readonly do: 'mkdir'; readonly path: string }
   | { readonly do: 'symlink'; readonly path: string; readonly text: string }
   | { readonly do: 'become'; readonly pick: number; readonly type: 'file' | 'dir' | 'symlink'; readonly text: string }
@@ -180,7 +182,7 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     if (roll < 53) return { do: 'chmod', pick }
     if (roll < 65) return { do: 'delete', pick }
     if (roll < 67) return { do: 'rewrite', pick }
-    if (roll < 75) return { do: 'rename', pick, path: path() }
+    if (roll < 75) return { do: random() < 0.4 ? 'move_folder' : 'rename', pick, path: path() }
     if (roll < 77) return { do: 'move', from: path(), path: path() }
     if (roll < 80) return { do: 'copy', pick, path: path() }
     if (roll < 81) return { do: 'link', pick, path: path() }

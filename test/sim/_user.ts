@@ -101,6 +101,8 @@ export class User {
         })
       case 'swap':
         return this.#swap(action.pick, action.other)
+      case 'move_folder':
+        return this.#moveFolder(action.pick, action.path)
       case 'mkdir':
         this.#makeFolders(`${action.path}/.`)
         return
@@ -285,6 +287,21 @@ export class User {
     if (same) ledger.movedOverSame.add(moved)
     if (replaced !== moved) ledger.ended(replaced)
     touched(from, to)
+  }
+
+  #moveFolder(pick: number, path: string): void {
+    const { disk } = this.#at
+    const paths = pathsOf(disk)
+    const folders = paths.filter(
+      one => disk.stat(one as EntryPath)?.type === 'dir' && paths.some(other => other.startsWith(`${one}/`)),
+    )
+    const from = folders[Math.floor(pick * folders.length)]
+    if (from === undefined) return
+    const to = disk.stat(path as EntryPath) === null && !path.startsWith(`${from}/`) ? path : `${from}.moved`
+    if (disk.stat(to as EntryPath) !== null) return
+    this.#handled(from)
+    this.#makeFolders(to)
+    this.#try(() => this.#rename(from, to))
   }
 
   #swap(pick: number, other: number): void {
