@@ -52,8 +52,9 @@ const PLAN_PAGE = 256
 interface Task {
   readonly path: EntryPath
   readonly known: Version
-  /** Staged content; null: none needed. */
+  /** Staged content, and its inode; null: none needed. */
   slot: string | null
+  ino: bigint
   /** The path whose file becomes this one. */
   from: EntryPath | null
   bytes: number
@@ -361,7 +362,7 @@ export class Applier {
     }
     if (this.#local.unsettled(path)) return
     const work = this.#belowOwn(path) ? ({ do: 'leave' } as const) : workFor(entry, settings.conflicts)
-    const task: Task = { path, known, slot: null, from: null, bytes: 0 }
+    const task: Task = { path, known, slot: null, ino: 0n, from: null, bytes: 0 }
     switch (work.do) {
       case 'leave':
         store.transact(writer => writer.putEntry({ ...entry, pending: false }, !entry.announced))
@@ -418,15 +419,16 @@ export class Applier {
     this.#readyBytes += task.bytes
   }
 
-  #stage(task: Task, write: (slot: string) => void): void {
+  #stage(task: Task, write: (slot: string) => DiskStat): void {
     const slot = this.#fetch.newSlot()
+    let ino: bigint
     try {
-      write(slot)
+      ino = write(slot).ino
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       return this.#problem(task.path, diskReason(error))
     }
-    this.#makeReady({ ...task, slot })
+    this.#makeReady({ ...task, slot, ino })
   }
 
   /** Content from the cheapest place: nothing at all, a file that is to go, a copy here, the version store, a peer. */
@@ -471,6 +473,7 @@ export class Applier {
   #copyFrom(source: Entry, task: Task, content: FileContent): boolean {
     const { disk } = this.#context
     const slot = this.#fetch.newSlot()
+    let ino: bigint
     try {
       const { before, after } = disk.stageCopy(slot, source.path, this.#copiedElsewhere(content))
       if (!source.stamp || !same(source.stamp, before) || !same(source.stamp, after)) {
@@ -478,14 +481,14 @@ export class Applier {
         this.#local.lookAgain(source.path)
         return false
       }
-      disk.stageFinish(slot, content.size, content.mtimeNs, content.exec)
+      ino = disk.stageFinish(slot, content.size, content.mtimeNs, content.exec).ino
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       this.#unstage(slot)
       return false
     }
     count(this.#context, { blobs_reused: 1, bytes_reused: content.size })
-    this.#makeReady({ ...task, slot, bytes: content.size })
+    this.#makeReady({ ...task, slot, ino, bytes: content.size })
     return true
   }
 
@@ -500,6 +503,7 @@ export class Applier {
     const big = content.size > LEAF_BYTES
     const slot = big ? Fetcher.slotOf(content.hash) : this.#fetch.newSlot()
     if (big && (!store.leaves(content.hash) || disk.stageStat(slot) !== null)) return false
+    let ino: bigint
     try {
       disk.stageCopyKept(slot, id, this.#copiedElsewhere(content))
       if (big) return false
@@ -507,26 +511,26 @@ export class Applier {
         disk.stageRemove(slot)
         return false
       }
-      disk.stageFinish(slot, content.size, content.mtimeNs, content.exec)
+      ino = disk.stageFinish(slot, content.size, content.mtimeNs, content.exec).ino
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       this.#unstage(slot)
       return false
     }
     count(this.#context, { blobs_reused: 1, bytes_reused: content.size })
-    this.#makeReady({ ...task, slot, bytes: content.size })
+    this.#makeReady({ ...task, slot, ino, bytes: content.size })
     return true
   }
 
   /** From the fetcher: content lies in a slot. */
-  staged(path: EntryPath, slot: string, content: FileContent): void {
+  staged(path: EntryPath, slot: string, content: FileContent, ino: bigint): void {
     const task = this.#fetching.get(path)
     if (task?.known.content.type !== 'file' || task.known.content.hash !== content.hash) {
       this.#unstage(slot)
       return this.again()
     }
     if (content.size > LEAF_BYTES) this.#placing.add(content.hash)
-    this.#makeReady({ ...task, slot, bytes: content.size })
+    this.#makeReady({ ...task, slot, ino, bytes: content.size })
   }
 
   /** From the fetcher: not to be had now. */
@@ -875,6 +879,13 @@ export class Applier {
         steps.push({ task, entry, intent: step })
       }
     })
+    const done = this.#context.disk.together(() => this.#performAll(steps))
+    this.wakeDormant(done.flatMap(({ source }) => (source === null ? [] : [source])))
+    for (const task of tasks) this.#release(task)
+    return done.length
+  }
+
+  #performAll(steps: readonly { task: Task; entry: Entry; intent: Intent }[]): Intent[] {
     const done: Intent[] = []
     const dropped: Intent[] = []
     for (const { task, entry, intent } of steps) {
@@ -904,9 +915,7 @@ export class Applier {
       }
     }
     this.#conclude(done, dropped)
-    this.wakeDormant(done.flatMap(({ source }) => (source === null ? [] : [source])))
-    for (const task of tasks) this.#release(task)
-    return done.length
+    return done
   }
 
   /** What is ignored is not looked at: nobody would learn that it is in the way. */
@@ -939,7 +948,6 @@ export class Applier {
   /** The step that brings this entry to what is known now, or undefined if that is something else than was planned. */
   #intend(task: Task, entry: Entry): Intent | undefined {
     const { known } = entry
-    const { disk } = this.#context
     if (!entry.pending || this.#local.unsettled(task.path)) return undefined
     if (this.isUnsettled(task.path)) return undefined
     if (!sameContent(task.known.content, known.content) || mtimeOf(task.known.content) !== mtimeOf(known.content))
@@ -951,9 +959,7 @@ export class Applier {
     if (work.do === 'file' && task.slot === null && task.from === null) return undefined
     if (work.do === 'link' && task.slot === null) return undefined
     if (task.from !== null && !this.#stillMovable(task.from, entry)) return undefined
-    let ino = 0n
-    if (task.from !== null) ino = this.#context.store.entry(task.from)?.stamp?.ino ?? 0n
-    else if (task.slot !== null) ino = disk.stageStat(task.slot)?.ino ?? 0n
+    const ino = task.from === null ? task.ino : (this.#context.store.entry(task.from)?.stamp?.ino ?? 0n)
     const replaces = shown !== null && work.do !== 'meta'
     const kept = replaces && shown ? this.#versions.row(task.path, shown) : null
     const copy = kept && shown && needsCopy(entry) ? { path: this.#freeName(task.path, shown), version: shown } : null

@@ -112,7 +112,7 @@ export class Arena {
     })
     this.#patches = new PatchOrders(context)
     this.#fetch = new Fetcher(context, this.#patches, {
-      staged: (path, slot, content) => this.#apply.staged(path, slot, content),
+      staged: (path, slot, content, ino) => this.#apply.staged(path, slot, content, ino),
       stuck: (path, reason) => this.#apply.stuck(path, reason),
       progress: () => this.#statusSoon(),
     })

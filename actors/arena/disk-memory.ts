@@ -328,6 +328,10 @@ export class MemoryDisk implements Disk {
 
   // The file system
 
+  together<Result>(steps: () => Result): Result {
+    return steps()
+  }
+
   /** Covers what was written before the call. With `autoSync` it calls back before it returns. */
   sync(done: (error: DiskError | null) => void): void {
     this.#syncs.push({ snapshot: copyTree(this.#root), position: this.#journal.position, done })

@@ -358,6 +358,10 @@ class PortableDisk implements Disk {
 
   // The file system
 
+  together<Result>(steps: () => Result): Result {
+    return steps()
+  }
+
   /**
    * There is no syncfs to call: what went through this disk since the last time is fsynced, file by file, then the folders. What
    * users wrote themselves is not among it.

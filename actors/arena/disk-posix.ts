@@ -255,22 +255,29 @@ class PosixDisk implements Disk {
   }
 
   move(from: EntryPath, to: EntryPath, expected: DiskStat): PlaceResult {
-    return this.#inParent(from, (folder, name) =>
-      this.#inParent(to, (toFolder, toName) => {
+    const source = parentOf(from)
+    const folder = source === undefined ? this.#root : posix.openBelow(this.#root, source, posix.FOLDER)
+    const name = nameOf(from)
+    try {
+      return this.#inParent(to, (toFolder, toName) => {
         if (!isUntouched(posix.statIn(folder, name), expected)) return 'unexpected'
         if (this.#moveNew(folder, name, toFolder, toName) === 'unexpected') return 'unexpected'
         if (isExpected(posix.statIn(toFolder, toName), expected)) return 'placed'
         this.#moveNew(toFolder, toName, folder, name)
         return 'unexpected'
-      }),
-    )
+      })
+    } finally {
+      if (folder !== this.#root) posix.close(folder)
+    }
   }
 
   makeFolder(path: EntryPath): void {
+    this.#letGo()
     this.#inParent(path, (folder, name) => posix.makeFolderIn(folder, name, 0o777))
   }
 
   removeFolder(path: EntryPath): void {
+    this.#letGo()
     this.#inParent(path, (folder, name) => posix.removeFolderIn(folder, name))
   }
 
@@ -397,6 +404,7 @@ class PosixDisk implements Disk {
   dispose(): void {
     if (this.#disposed) return
     this.#disposed = true
+    this.#letGo()
     this.#closeOwn()
     posix.close(this.#root)
     this.#root = -1
@@ -407,6 +415,7 @@ class PosixDisk implements Disk {
   #inParent<T>(path: EntryPath, use: (folder: number, name: string) => T): T {
     const parent = parentOf(path)
     if (parent === undefined) return use(this.#root, path)
+    if (this.#depth > 0) return use(this.#hold(parent), nameOf(path))
     const folder = posix.openBelow(this.#root, parent, posix.FOLDER)
     try {
       return use(folder, nameOf(path))
@@ -417,21 +426,42 @@ class PosixDisk implements Disk {
 
   /** The same, with an answer for a parent that is missing or no folder. */
   #inParentIfAny<T>(path: EntryPath, otherwise: T, use: (folder: number, name: string) => T): T {
-    const parent = parentOf(path)
-    if (parent === undefined) return use(this.#root, path)
-    let folder: number
+    let entered = false
     try {
-      folder = posix.openBelow(this.#root, parent, posix.FOLDER)
+      return this.#inParent(path, (folder, name) => {
+        entered = true
+        return use(folder, name)
+      })
     } catch (error) {
-      if (['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG'].includes(codeOf(error))) return otherwise
+      if (!entered && ['ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG'].includes(codeOf(error))) return otherwise
       throw error
     }
+  }
+
+  together<Result>(steps: () => Result): Result {
+    this.#depth++
     try {
-      return use(folder, nameOf(path))
+      return steps()
     } finally {
-      posix.close(folder)
+      if (--this.#depth === 0) this.#letGo()
     }
   }
+
+  /** The folder that the last step was in, while steps follow each other. */
+  #hold(path: EntryPath): number {
+    if (this.#held?.path === path) return this.#held.folder
+    this.#letGo()
+    const folder = posix.openBelow(this.#root, path, posix.FOLDER)
+    this.#held = { path, folder }
+    return folder
+  }
+
+  #letGo(): void {
+    if (this.#held !== null) posix.close(this.#held.folder)
+    this.#held = null
+  }
+  #held: { readonly path: EntryPath; readonly folder: number } | null = null
+  #depth = 0
 
   #withFolder<T>(path: EntryPath | undefined, use: (folder: number) => T): T {
     // The root too: a descriptor that was listed is at its end.

@@ -121,6 +121,8 @@ export interface Disk {
 
   // The file system
 
+  /** Steps that follow each other at once: a folder may be held open from one to the next. */
+  together<Result>(steps: () => Result): Result
   /** Makes everything written so far durable (syncfs). Calls back once; with few changes the disk may fsync those alone. */
   sync(done: (error: DiskError | null) => void): void
   /** Identity of the file system and the root folder, to tell another disk or an empty mount point from the real one. */

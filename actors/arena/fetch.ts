@@ -50,7 +50,8 @@ export interface Wish {
 
 export interface FetchEvents {
   /** The content of a path lies in a slot, complete, verified, with its mtime and mode. */
-  staged(path: EntryPath, slot: string, content: FileContent): void
+  /** `ino`: what the slot holds. */
+  staged(path: EntryPath, slot: string, content: FileContent, ino: bigint): void
   /** Not to be had now; `reason` for people. */
   stuck(path: EntryPath, reason: string): void
   /** Bytes came. */
@@ -419,14 +420,15 @@ export class Fetcher {
   #stageSmall(want: Want, bytes: Uint8Array): void {
     for (const [path, content] of want.wishes) {
       const slot = this.newSlot()
+      let ino: bigint
       try {
-        this.#context.disk.stageFile(slot, bytes, content.mtimeNs, content.exec)
+        ino = this.#context.disk.stageFile(slot, bytes, content.mtimeNs, content.exec).ino
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
         this.#events.stuck(path, diskReason(error))
         continue
       }
-      this.#events.staged(path, slot, content)
+      this.#events.staged(path, slot, content, ino)
     }
   }
 
@@ -438,8 +440,10 @@ export class Fetcher {
   /** Wants that nobody connected can fill: say so, and ask all again later. */
   #noteStuck(table: Map<BlobHash, Want>, nowMs: number): void {
     const { timers } = this.#context
+    const allAnswer = this.#peers.size > 0 && this.#mute.size === 0
     for (const want of table.values()) {
-      if (want.asked !== null || want.notBeforeMs > nowMs || this.#downloads.has(want.hash)) continue
+      if (want.asked !== null || (allAnswer && want.refused.size === 0)) continue
+      if (want.notBeforeMs > nowMs || this.#downloads.has(want.hash)) continue
       if ([...this.#peers].some(peer => this.#mayAsk(want, peer))) continue
       want.tries++
       want.refused.clear()
@@ -821,12 +825,12 @@ export class Fetcher {
   #finish(download: Download): void {
     const { want, slot } = download
     const [path, content] = [...want.wishes][0] as [EntryPath, FileContent]
-    this.#context.disk.stageFinish(slot, want.size, content.mtimeNs, content.exec)
+    const { ino } = this.#context.disk.stageFinish(slot, want.size, content.mtimeNs, content.exec)
     this.#drop(download)
     this.#big.delete(want.hash)
     this.#holders.delete(want.hash)
     log(this.#context, 'blob_fetched', { hash: want.hash, size: want.size })
-    this.#events.staged(path, slot, content)
+    this.#events.staged(path, slot, content, ino)
     // The others copy it when it is in place.
     for (const other of want.wishes.keys()) if (other !== path) this.#events.stuck(other, '')
   }

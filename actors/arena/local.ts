@@ -237,7 +237,7 @@ export class LocalChanges {
 
   /** One slice of work. Throws DiskError if the root itself cannot be read. */
   step(): void {
-    if (this.#touched.size > 0) this.#lookAtTouched()
+    if (this.#touched.size > 0) this.#context.disk.together(() => this.#lookAtTouched())
     if (this.#rescanAsked && !this.#walks.some(item => item.full)) {
       this.#rescanAsked = false
       if (!this.#events.rootThere()) return

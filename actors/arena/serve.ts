@@ -59,10 +59,10 @@ export class Server {
 
   #small(hash: BlobHash): Uint8Array | null {
     const { store, disk, recent } = this.#context
-    const paths = store.withHash(hash, 4)
-    const read = paths.length > 0 ? recent.get(hash) : undefined
+    // Of this arena, and announced, whatever has become of its file since.
+    const read = recent.get(hash)
     if (read) return read
-    for (const path of paths) {
+    for (const path of store.withHash(hash, 4)) {
       const entry = store.entry(path)
       if (!entry?.stamp || entry.stamp.size > PACKED_BLOB_BYTES_MAX) continue
       try {

@@ -7,7 +7,8 @@ import type { HistoryEvent } from '../../protocol/status.ts'
 import { packEntry, packIntent, packKept, unpackEntry, unpackIntent, unpackKept } from './codec.ts'
 import { conflictOrigin } from './conflict-name.ts'
 import { BUCKETS, DIGEST_BYTES, type Digest, entryDigest, sameDigest, toggle } from './merkle-set.ts'
-import type { Entry, Kept, PeerRecord, Session, Store, StoreState, Totals, Writer } from './store.ts'
+import { compareTree } from './order.ts'
+import type { Entry, Intent, Kept, PeerRecord, Session, Store, StoreState, Totals, Writer } from './store.ts'
 import type { Row, Tables } from './tables.ts'
 import { living, type Version } from './version.ts'
 
@@ -16,6 +17,11 @@ const HISTORY_MAX = 100_000
 const STATE = Buffer.from('state')
 const BUCKET_KEY = Buffer.from('buckets')
 const SESSIONS_KEY = Buffer.from('sessions')
+/** Says in which form the index by hash is. */
+const INDEX_KEY = Buffer.from('index')
+const INDEX_FORM = 2
+/** Entries at hand: those of a batch are asked for again and again until it is done. */
+const AT_HAND_MAX = 8192
 
 export interface StoreOptions {
   readonly tables: Tables
@@ -32,6 +38,9 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
   let draft: { -readonly [Field in keyof StoreState]: StoreState[Field] } | null = null
 
   const now = () => draft ?? state
+  /** The store's own; null: there is none. */
+  const atHand = new Map<EntryPath, Entry | null>()
+  const intents = openIntents(tables)
 
   function transact(change: (writer: Writer) => void): void {
     const before = state
@@ -40,15 +49,25 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     try {
       tables.transact(() => {
         change(makeWriter(next, before.buckets))
+        intents.write()
         const { buckets, sessions, ...rest } = next
         tables.put('state', STATE, rest)
         if (buckets !== before.buckets) tables.put('state', BUCKET_KEY, buckets)
         if (sessions !== before.sessions) tables.put('state', SESSIONS_KEY, sessions)
       })
       state = next
+    } catch (error) {
+      atHand.clear()
+      intents.load()
+      throw error
     } finally {
       draft = null
     }
+  }
+
+  function remember(path: EntryPath, entry: Entry | null): void {
+    if (atHand.size >= AT_HAND_MAX) for (const oldest of atHand.keys()) if (atHand.delete(oldest)) break
+    atHand.set(path, entry)
   }
 
   function makeWriter(
@@ -67,14 +86,15 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       nextCount: () => ++next.count,
       putEntry(entry, announce) {
         const key = treeKey(entry.path)
-        const packed = tables.get('entries', key)
-        const before = packed === undefined ? undefined : unpackEntry(entry.path, packed)
+        const before = entryOf(entry.path)
         const seq = announce ? ++next.seq : (before?.seq ?? 0)
         if (announce) {
           if (before && before.seq > 0) tables.remove('feed', numberKey(before.seq))
           tables.put('feed', numberKey(seq), entry.path)
         }
-        tables.put('entries', key, packEntry({ ...entry, seq }))
+        const written = { ...entry, seq }
+        tables.put('entries', key, packEntry(written))
+        remember(entry.path, written)
         count(totals, before, -1)
         count(totals, entry, 1)
         if (!before || !sameDigest(before.known, entry.known)) {
@@ -83,8 +103,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
         }
         index(entry.path, key, before, entry)
       },
-      putIntent: intent => tables.put('intents', treeKey(intent.path), packIntent(intent)),
-      removeIntent: path => tables.remove('intents', treeKey(path)),
+      putIntent: intent => intents.put(intent),
+      removeIntent: path => intents.remove(path),
       putLeaves: (hash, leaves) => tables.put('leaves', Buffer.from(hash, 'hex'), leaves),
       putKept(kept) {
         tables.put('kept', Buffer.from(kept.id), packKept(kept))
@@ -112,8 +132,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     const oldHash = fileHash(before)
     const newHash = fileHash(entry)
     if (oldHash !== newHash) {
-      if (oldHash) tables.remove('hashes', hashKey(oldHash, path))
-      if (newHash) tables.put('hashes', hashKey(newHash, path), path)
+      if (oldHash) removeHash(tables, oldHash, path)
+      if (newHash) addHash(tables, newHash, path)
     }
     if (entry.pending !== (before?.pending ?? false)) {
       if (entry.pending) tables.put('pending', key, path)
@@ -125,14 +145,18 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     }
   }
 
-  function entry(path: EntryPath): Entry | undefined {
+  function entryOf(path: EntryPath): Entry | undefined {
+    const known = atHand.get(path)
+    if (known !== undefined) return known ?? undefined
     const packed = tables.get('entries', treeKey(path))
-    return packed === undefined ? undefined : unpackEntry(path, packed)
+    const entry = packed === undefined ? null : unpackEntry(path, packed)
+    remember(path, entry)
+    return entry ?? undefined
   }
 
   const store: Store = {
     state: now,
-    entry,
+    entry: entryOf,
     page(after, limit, under) {
       // The path itself is the first key of its subtree; its own entry is not *under* it.
       const start = after ? successor(treeKey(after)) : under ? successor(treeKey(under)) : null
@@ -152,21 +176,23 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     feed(after, limit) {
       const entries: Entry[] = []
       for (const row of tables.range('feed', numberKey(after + 1), null, limit)) {
-        const found = entry(row.value as EntryPath)
+        const found = entryOf(row.value as EntryPath)
         if (found) entries.push(found)
       }
       return entries
     },
     withHash(hash, limit) {
-      const start = Buffer.from(hash, 'hex')
-      return tables.range('hashes', start, successorOfPrefix(start), limit).map(row => row.value as EntryPath)
+      const key = Buffer.from(hash, 'hex')
+      const first = tables.get('hashes', key) as FirstPath | undefined
+      if (first === undefined || limit < 1) return []
+      const [path, others] = first
+      return others ? [path, ...otherPaths(tables, key, limit - 1)] : [path]
     },
     pendingPage(after, limit) {
       const rows = tables.range('pending', after ? successor(treeKey(after)) : null, null, limit)
       return rows.map(row => row.value as EntryPath)
     },
-    intents: () =>
-      tables.range('intents', null, null, Number.MAX_SAFE_INTEGER).map(row => unpackIntent(pathOf(row.key), row.value)),
+    intents: () => intents.all(),
     leaves: hash => tables.get('leaves', Buffer.from(hash, 'hex')) as Uint8Array | undefined,
     kept(path, limit) {
       const found: Kept[] = []
@@ -199,6 +225,7 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     close: () => tables.close(),
   }
 
+  if (tables.get('state', INDEX_KEY) !== INDEX_FORM) tables.transact(() => indexAnew(tables))
   const token = newSession()
   transact(writer =>
     writer.setState({
@@ -298,7 +325,129 @@ function numberKey(number: number): Buffer {
   return key
 }
 
-/** The hash, then the path (as a tree key). */
-function hashKey(hash: BlobHash, path: EntryPath): Buffer {
-  return Buffer.concat([Buffer.from(hash, 'hex'), treeKey(path)])
+// The index by hash: nearly every content has one path, found by the hash alone. Others have rows of their own, by hash and path.
+
+/** The path under a hash, and whether there may be others. */
+type FirstPath = [EntryPath, boolean]
+
+function otherPaths(tables: Tables, hash: Buffer, limit: number): EntryPath[] {
+  return tables.range('hashes', successor(hash), successorOfPrefix(hash), limit).map(row => row.value as EntryPath)
+}
+
+function addHash(tables: Tables, hash: BlobHash, path: EntryPath): void {
+  const key = Buffer.from(hash, 'hex')
+  const first = tables.get('hashes', key) as FirstPath | undefined
+  if (first === undefined) return tables.put('hashes', key, [path, false] satisfies FirstPath)
+  if (first[0] === path) return
+  if (!first[1]) tables.put('hashes', key, [first[0], true] satisfies FirstPath)
+  tables.put('hashes', Buffer.concat([key, treeKey(path)]), path)
+}
+
+function removeHash(tables: Tables, hash: BlobHash, path: EntryPath): void {
+  const key = Buffer.from(hash, 'hex')
+  const first = tables.get('hashes', key) as FirstPath | undefined
+  if (first?.[0] !== path) return tables.remove('hashes', Buffer.concat([key, treeKey(path)]))
+  const next = first[1] ? otherPaths(tables, key, 1)[0] : undefined
+  if (next === undefined) return tables.remove('hashes', key)
+  tables.remove('hashes', Buffer.concat([key, treeKey(next)]))
+  tables.put('hashes', key, [next, true] satisfies FirstPath)
+}
+
+/** A store of an earlier version has a row by hash and path for each path. */
+function indexAnew(tables: Tables): void {
+  for (let after: Buffer | null = null; ; ) {
+    const rows: Row[] = tables.range('hashes', after && successor(after), null, 1000)
+    for (const { key, value } of rows) {
+      const hash = key.subarray(0, HASH_BYTES)
+      if (key.length === HASH_BYTES) continue
+      tables.remove('hashes', key)
+      addHash(tables, hash.toString('hex') as BlobHash, value as EntryPath)
+    }
+    if (rows.length < 1000) break
+    after = (rows.at(-1) as Row).key
+  }
+  tables.put('state', INDEX_KEY, INDEX_FORM)
+}
+const HASH_BYTES = 32
+
+// Intents: those of one transaction are one row, which goes with the last of them.
+
+interface Intents {
+  all(): Intent[]
+  put(intent: Intent): void
+  remove(path: EntryPath): void
+  /** Writes what changed; inside the transaction. */
+  write(): void
+  /** Forgets what was not written. */
+  load(): void
+}
+
+function openIntents(tables: Tables): Intents {
+  const rows = new Map<string, Map<EntryPath, Intent>>()
+  const rowOf = new Map<EntryPath, string>()
+  const changed = new Set<string>()
+  let fresh: string | null = null
+  let number = 0
+
+  function load(): void {
+    rows.clear()
+    rowOf.clear()
+    changed.clear()
+    fresh = null
+    for (const { key, value } of tables.range('intents', null, null, Number.MAX_SAFE_INTEGER)) {
+      const name = key.toString('latin1')
+      const row = new Map<EntryPath, Intent>()
+      for (const [path, packed] of packedIntents(key, value)) row.set(path, unpackIntent(path, packed))
+      rows.set(name, row)
+      for (const path of row.keys()) rowOf.set(path, name)
+    }
+  }
+
+  function remove(path: EntryPath): void {
+    const name = rowOf.get(path)
+    if (name === undefined) return
+    rowOf.delete(path)
+    rows.get(name)?.delete(path)
+    changed.add(name)
+  }
+
+  load()
+  return {
+    load,
+    remove,
+    all: () => [...rows.values()].flatMap(row => [...row.values()]).sort((a, b) => compareTree(a.path, b.path)),
+    put(intent) {
+      remove(intent.path)
+      if (fresh === null) {
+        do fresh = `\0${(++number).toString(36)}`
+        while (rows.has(fresh))
+        rows.set(fresh, new Map())
+      }
+      rows.get(fresh)?.set(intent.path, intent)
+      rowOf.set(intent.path, fresh)
+      changed.add(fresh)
+    },
+    write() {
+      for (const name of changed) {
+        const row = rows.get(name)
+        if (row !== undefined && row.size > 0) {
+          tables.put(
+            'intents',
+            Buffer.from(name, 'latin1'),
+            Array.from(row.values(), intent => [intent.path, packIntent(intent)]),
+          )
+          continue
+        }
+        rows.delete(name)
+        tables.remove('intents', Buffer.from(name, 'latin1'))
+      }
+      changed.clear()
+      fresh = null
+    },
+  }
+}
+
+/** A row of an earlier version is one intent, by its path. */
+function packedIntents(key: Buffer, value: unknown): [EntryPath, unknown][] {
+  return key[0] === 0 ? (value as [EntryPath, unknown][]) : [[pathOf(key), value]]
 }
