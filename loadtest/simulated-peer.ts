@@ -8,6 +8,7 @@ import { createDescriptorTable } from '../actors/descriptors.ts'
 import { Connection, type Surroundings } from '../actors/peer/connection.ts'
 import { DEADLINES } from '../actors/peer/peer.ts'
 import { secureContextOf } from '../actors/peer/secure.ts'
+import { writerHere } from '../actors/peer/writer-thread.ts'
 import type { ArenaName, EntryPath, PeerId } from '../protocol/ids.ts'
 import { authorOf } from '../protocol/peer-id.ts'
 import type { FromPeer, PeerReport, ToPeer } from '../protocol/ports.ts'
@@ -26,6 +27,7 @@ export interface PeerEvents {
 
 /** Simulated arenas hand over no files: one table is enough for all. */
 const descriptors = createDescriptorTable()
+const readBuffer = new Uint8Array(16 * 1024)
 
 export class SimulatedPeer {
   readonly number: number
@@ -111,6 +113,8 @@ export class SimulatedPeer {
       secureContext: secureContextOf({ key, certificate: this.#certificate }),
       deadlines: DEADLINES,
       descriptors,
+      writer: writerHere,
+      readBuffer,
       now: () => performance.now(),
       report: report => this.#heard(report),
       count: () => {},

@@ -9,8 +9,6 @@ import { GREETING_BYTES_MAX, HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX } from './limit
 
 /** The two lengths. */
 const LENGTHS_BYTES = 8
-/** Buffers that a reader keeps for later payloads. */
-const SPARE_MAX = 2
 
 export interface FrameLimits {
   headerBytesMax: number
@@ -35,8 +33,8 @@ export const FRAME_LIMITS: FrameLimits = {
 export interface Frame {
   /** Any JSON value: not checked. */
   header: unknown
-  /** With a buffer of its own, which can be transferred. Absent if there is none. */
-  payload?: Uint8Array<ArrayBuffer>
+  /** With a buffer of its own, which can be transferred, unless the reader was told of another. Absent if there is none. */
+  payload?: Uint8Array
   /** Header and payload together. */
   bytes: number
 }
@@ -74,17 +72,24 @@ export class FrameReader {
   #available = 0
   /** What is being filled: the lengths, then the header, then the payload. */
   #part: 'lengths' | 'header' | 'payload' = 'lengths'
-  #target: Uint8Array<ArrayBuffer> = new Uint8Array(LENGTHS_BYTES)
+  #target: Uint8Array = new Uint8Array(LENGTHS_BYTES)
   #filled = 0
   #headerBytes = 0
   #payloadBytes = 0
   #header: unknown
   #error: SyncError | undefined
-  /** Payload buffers given back, for payloads of the same length. */
-  readonly #spare: Uint8Array<ArrayBuffer>[] = []
+  readonly #bufferFor: (header: unknown, bytes: number) => Uint8Array | undefined
 
-  constructor(limits: FrameLimits) {
+  /**
+   * @param bufferFor gives the buffer for a payload of so many bytes, if not a new one. The header is not checked yet, and the
+   *   payload may never become whole.
+   */
+  constructor(
+    limits: FrameLimits,
+    bufferFor: (header: unknown, bytes: number) => Uint8Array | undefined = () => undefined,
+  ) {
     this.limits = limits
+    this.#bufferFor = bufferFor
   }
 
   /** The chunk is kept, not copied: it must not change afterwards. */
@@ -106,12 +111,6 @@ export class FrameReader {
     return before + this.#filled
   }
 
-  /** Gives back a payload that nobody uses any more and that was not transferred: the next of its length takes its buffer. */
-  recycle(payload: Uint8Array): void {
-    if (this.#spare.length < SPARE_MAX && payload.length > 0 && payload.buffer instanceof ArrayBuffer)
-      this.#spare.push(payload as Uint8Array<ArrayBuffer>)
-  }
-
   /** The next whole frame, or undefined until more is pushed. Throws `frame_invalid`, `limit_exceeded`. */
   next(): Frame | undefined {
     if (this.#error) throw this.#error
@@ -131,7 +130,7 @@ export class FrameReader {
       const filled = this.#target
       this.#filled = 0
       if (this.#part === 'lengths') {
-        const view = new DataView(filled.buffer)
+        const view = new DataView(filled.buffer, filled.byteOffset)
         this.#headerBytes = view.getUint32(0)
         this.#payloadBytes = view.getUint32(4)
         checkLengths(this.#headerBytes, this.#payloadBytes, this.limits)
@@ -141,7 +140,7 @@ export class FrameReader {
         this.#header = this.#parse(filled)
         if (this.#payloadBytes === 0) return this.#finish(undefined)
         this.#part = 'payload'
-        this.#target = this.#payloadBuffer()
+        this.#target = this.#bufferFor(this.#header, this.#payloadBytes) ?? allocate(this.#payloadBytes)
       } else {
         return this.#finish(filled)
       }
@@ -149,12 +148,7 @@ export class FrameReader {
     return undefined
   }
 
-  #payloadBuffer(): Uint8Array<ArrayBuffer> {
-    const spare = this.#spare.findIndex(buffer => buffer.length === this.#payloadBytes)
-    return this.#spare.splice(spare, spare < 0 ? 0 : 1)[0] ?? allocate(this.#payloadBytes)
-  }
-
-  #finish(payload: Uint8Array<ArrayBuffer> | undefined): Frame {
+  #finish(payload: Uint8Array | undefined): Frame {
     const header = this.#header
     this.#header = undefined
     this.#part = 'lengths'
@@ -197,8 +191,8 @@ export class FrameReader {
 }
 
 /** With a buffer of its own (a pooled one cannot be transferred), not zeroed: it is filled before anybody sees it. */
-function allocate(bytes: number): Uint8Array<ArrayBuffer> {
-  return Buffer.allocUnsafeSlow(bytes) as Uint8Array<ArrayBuffer>
+function allocate(bytes: number): Uint8Array {
+  return Buffer.allocUnsafeSlow(bytes)
 }
 
 function checkLengths(headerBytes: number, payloadBytes: number, limits: FrameLimits): void {

@@ -6,6 +6,7 @@
  * supervisor ── ArenaCommand / ArenaReport ── arena          (one port for each arena)
  * supervisor ── PeerCommand / PeerReport ──── peer thread    (one port for each thread)
  * arena ─────── ToPeer / FromPeer ─────────── connection     (one port for each arena and connection)
+ * peer thread ─ WriterOrder / WriterReport ─── its writer     (one port for each thread)
  * ```
  */
 import type { MessagePort } from 'node:worker_threads'
@@ -190,6 +191,33 @@ export type FromPeer =
   | { type: 'downloaded'; id: number }
   | { type: 'download_failed'; id: number; failure: Failure }
   | { type: 'closed'; failure: Failure }
+
+// Peer thread ⇄ its writer
+
+/** Leaves to be verified and written to their place. */
+export interface LeavesToWrite {
+  fd: number
+  /** Number of the first. */
+  from: number
+  /** In shared memory; the writer's until it has answered. */
+  payload: Uint8Array
+  /** Expected, 32 bytes for each leaf. */
+  hashes: Uint8Array
+  /** Shared: its integer is not 0 once nothing more of this download may be written. */
+  stopped: Int32Array
+  /** With the last leaves of a download: where its first byte lies in the file, and the size of the file. */
+  ending: { start: number; size: number } | null
+}
+
+export interface WriterOrder {
+  id: number
+  leaves: LeavesToWrite
+}
+
+export type WriterReport =
+  | { type: 'ready' }
+  /** Answer to each order. `failure` null: it is written. */
+  | { type: 'written'; id: number; failure: Failure | null }
 
 // Supervisor ⇄ peer thread
 

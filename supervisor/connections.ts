@@ -120,7 +120,7 @@ export class Connections {
         entry: this.#options.entry,
         policy: this.#options.policy,
         clock: this.#options.clock,
-        workerData: (_gate, descriptors) => ({ descriptors }),
+        workerData: (gate, descriptors) => ({ gate, descriptors }),
         started: () => {
           thread.post({ type: 'settings', settings: this.#options.settings() })
           thread.post(this.#household)

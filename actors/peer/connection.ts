@@ -17,10 +17,12 @@ import { type WireMessage, wire } from '../../protocol/wire.ts'
 import { closeDescriptor, type DescriptorTable, forgetDescriptor } from '../descriptors.ts'
 import { Bucket } from './bucket.ts'
 import { deflateFrame, inflateFrame, LinkSpeed } from './deflate.ts'
+import { giveBuffer, MESSAGE_BYTES, takeBuffer } from './message-buffers.ts'
 import { Outbox } from './outbox.ts'
 import * as machine from './peer.ts'
-import { Download, giveBuffer, Upload } from './transfer.ts'
+import { Download, Upload } from './transfer.ts'
 import { idIn, PAIR_EXPORTER } from './verify.ts'
+import type { LeafWriter } from './writer-thread.ts'
 
 const ALPN = 'realize/1'
 /** Bytes written and not yet taken by the kernel before writing stops. One message of leaves is on its way while the next is read. */
@@ -35,6 +37,8 @@ const PORT_FAREWELL_MS = 5000
  */
 const UNTAKEN_MESSAGES_MAX = 500
 const UNTAKEN_BYTES_MAX = 16 * 1024 * 1024
+/** The same for leaves that are not written yet: what the disk is slower than. */
+const UNWRITTEN_BYTES_MAX = 8 * 1024 * 1024
 
 /** What the thread gives each of its connections. */
 export interface Surroundings {
@@ -43,6 +47,10 @@ export interface Surroundings {
   deadlines: machine.Deadlines
   /** Of this thread: what is handed to it is noted there, and forgotten when it is closed. */
   descriptors: DescriptorTable
+  /** Of this thread: writes what comes in. */
+  writer: LeafWriter
+  /** Of this thread: takes what is read, of one connection at a time, for as long as it is dealt with. */
+  readBuffer: Uint8Array
   /** Monotonic milliseconds. */
   now(): number
   report(report: PeerReport): void
@@ -54,6 +62,8 @@ export interface Surroundings {
 /** A download under way. */
 interface Receiving {
   arena: ArenaName
+  /** The arena's, as it was attached then: it hears of it, and no later one. */
+  port: MessagePort
   /** The arena's number. */
   id: number
   file: Download
@@ -71,7 +81,7 @@ export class Connection {
   readonly #around: Surroundings
   readonly #peer: machine.Peer
   readonly #socket: TLSSocket
-  readonly #reader = new FrameReader(GREETING_LIMITS)
+  readonly #reader = new FrameReader(GREETING_LIMITS, (header, bytes) => this.#bufferFor(header, bytes))
   readonly #outbox = new Outbox<Upload>()
   readonly #ports = new Map<ArenaName, Attached>()
   readonly #uploads = new Set<Upload>()
@@ -84,6 +94,8 @@ export class Connection {
   /** Messages and bytes that wait at our arenas, and whether that is too much to read on. */
   #untakenMessages = 0
   #untakenBytes = 0
+  /** Bytes of leaves that are being written. */
+  #unwrittenBytes = 0
   #behind = false
   /** The socket has taken as much as it wants for now. */
   #full = false
@@ -136,11 +148,19 @@ export class Connection {
       rejectUnauthorized: false,
       servername: 'realize',
       highWaterMark: WRITE_AHEAD_BYTES,
+      // One buffer for all that comes: each chunk in one of its own gives the garbage collector as much to do as TLS has.
+      onread: {
+        buffer: around.readBuffer,
+        callback(bytes: number, buffer: Uint8Array) {
+          connection.#guard(() => connection.#heard(buffer.subarray(0, bytes)))
+          return true
+        },
+      },
     }
     const socket = connect(options)
     socket.setNoDelay(true)
     const { peer, address, pair } = to
-    const connection = new Connection(number, around, { is: 'dial', peer, address, pair }, socket, to.rate)
+    const connection: Connection = new Connection(number, around, { is: 'dial', peer, address, pair }, socket, to.rate)
     socket.once('connect', () => machine.connected(connection.#peer, around.now()))
     return connection
   }
@@ -264,10 +284,13 @@ export class Connection {
     const found = idIn(this.#socket.getPeerX509Certificate() as X509Certificate | undefined)
     const exporter = this.#socket.exportKeyingMaterial(PAIR_EXPORTER.bytes, PAIR_EXPORTER.label, Buffer.alloc(0))
     this.#run(machine.secured(this.#peer, found, exporter, this.#around.now()))
-    this.#socket.on('data', (chunk: Buffer) => this.#guard(() => this.#heard(chunk)))
+    // A socket that was accepted takes no buffer of ours.
+    if (this.#peer.purpose.is === 'accept')
+      this.#socket.on('data', (chunk: Uint8Array) => this.#guard(() => this.#heard(chunk)))
   }
 
-  #heard(chunk: Buffer): void {
+  /** @param chunk all of it is used, or never will be, when this returns */
+  #heard(chunk: Uint8Array): void {
     const now = this.#around.now()
     this.#bytesDown += chunk.length
     this.#reader.push(chunk)
@@ -301,8 +324,16 @@ export class Connection {
   #wait(messages: number, bytes: number): void {
     this.#untakenMessages += messages
     this.#untakenBytes += bytes
+    this.#holdBack()
+  }
+
+  /** Reads on only while little enough waits here. */
+  #holdBack(): void {
     const part = this.#behind ? 0.5 : 1
-    const behind = this.#untakenMessages > UNTAKEN_MESSAGES_MAX * part || this.#untakenBytes > UNTAKEN_BYTES_MAX * part
+    const behind =
+      this.#untakenMessages > UNTAKEN_MESSAGES_MAX * part ||
+      this.#untakenBytes > UNTAKEN_BYTES_MAX * part ||
+      this.#unwrittenBytes > UNWRITTEN_BYTES_MAX * part
     if (behind === this.#behind) return
     this.#behind = behind
     if (behind) this.#around.count('peers_held_back')
@@ -423,20 +454,28 @@ export class Connection {
     this.#run(machine.detach(this.#peer, arena))
   }
 
-  /** Ends an arena's transfers and closes its port; with a failure, says so there. */
+  /** Ends an arena's transfers and closes its port; with a failure, says so there. Either only when nothing is being written any more. */
   #release(arena: ArenaName, failure: Failure | null): void {
     const attached = this.#ports.get(arena)
     if (!attached) return
-    for (const upload of this.#uploads) if (upload.arena === arena) this.#endUpload(upload)
-    for (const [request, receiving] of this.#downloads) {
-      if (receiving.arena !== arena) continue
-      if (failure) this.#endDownload(request, failure)
-      else this.#dropDownload(request)
-    }
+    const { port, untaken } = attached
     this.#ports.delete(arena)
-    this.#took(attached.untaken)
-    if (failure) farewell(attached.port, failure, this.#around.descriptors)
-    else attached.port.close()
+    this.#took(untaken)
+    for (const upload of this.#uploads) if (upload.arena === arena) this.#endUpload(upload)
+    let writing = 1
+    const written = () => {
+      if (--writing > 0) return
+      if (failure) sayClosed(port, failure)
+      else port.close()
+    }
+    for (const [request, receiving] of this.#downloads) {
+      if (receiving.port !== port) continue
+      writing++
+      if (failure) this.#endDownload(request, failure, written)
+      else this.#dropDownload(request, written)
+    }
+    if (failure) closeUnheard(port, this.#around.descriptors)
+    written()
   }
 
   // Uploads
@@ -482,40 +521,52 @@ export class Connection {
   // Downloads
 
   #download(arena: ArenaName, order: Extract<ToPeer, { type: 'download' }>): void {
-    const file = new Download(order, this.#around.descriptors)
+    const port = this.#ports.get(arena)?.port
+    const file = new Download(order, this.#around.descriptors, this.#around.writer)
     const last = machine.bytesOfLeaves(order.size, order.from + order.count - 1, 1)
     const asked = last > 0 && order.count > 0 ? machine.download(this.#peer, arena, order) : null
-    if (!asked) {
-      file.close()
+    if (!port || !asked) {
       const failure: Failure = { code: 'internal', message: `the blob has no leaves [${order.from}, +${order.count})` }
-      this.#toArena(arena, { type: 'download_failed', id: order.id, failure })
+      file.close(() => this.#toArena(arena, { type: 'download_failed', id: order.id, failure }))
       return
     }
-    this.#downloads.set(asked.request, { arena, id: order.id, file })
+    this.#downloads.set(asked.request, { arena, port, id: order.id, file })
     this.#run(asked.outputs)
   }
 
   #received(output: Extract<machine.PeerOutput, { to: 'download' }>): void {
-    const receiving = this.#downloads.get(output.request)
+    const { request, from, count, payload, last } = output
+    const receiving = this.#downloads.get(request)
     // It has failed already, and what comes after is thrown away.
     if (!receiving) return
-    const { arena, id, file } = receiving
-    try {
-      file.store(output.from, output.payload)
-    } catch (error) {
-      if (!(error instanceof SyncError)) throw error
-      if (error.code === 'leaf_invalid') {
-        this.#log('blob_invalid', { arena, address: this.#peer.purpose.address, reason: error.message })
-        this.#around.count('leaves_invalid')
-      }
-      this.#endDownload(output.request, toFailure(error))
-      return
+    const { port, id, file } = receiving
+    const { length } = payload
+    this.#unwrittenBytes += length
+    this.#holdBack()
+    file.store(from, payload, last, failure => {
+      this.#unwrittenBytes -= length
+      this.#holdBack()
+      // It has ended meanwhile, or its arena has.
+      if (this.#downloads.get(request) !== receiving) return
+      if (failure) return this.#notWritten(request, receiving, failure)
+      port.postMessage({ type: 'stored', id, from, count } satisfies FromPeer)
+      if (last) this.#dropDownload(request, () => port.postMessage({ type: 'downloaded', id } satisfies FromPeer))
+    })
+  }
+
+  /** Leaves of a download are received where they are written from. */
+  #bufferFor(header: unknown, bytes: number): Uint8Array | undefined {
+    const { type, id } = (header ?? {}) as { type?: unknown; id?: unknown }
+    const awaited = type === 'leaves' && typeof id === 'number' && this.#downloads.has(id)
+    return awaited && bytes <= MESSAGE_BYTES ? takeBuffer(bytes) : undefined
+  }
+
+  #notWritten(request: number, { arena }: Receiving, failure: Failure): void {
+    if (failure.code === 'leaf_invalid') {
+      this.#log('blob_invalid', { arena, address: this.#peer.purpose.address, reason: failure.message })
+      this.#around.count('leaves_invalid')
     }
-    this.#reader.recycle(output.payload)
-    this.#toArena(arena, { type: 'stored', id, from: output.from, count: output.count })
-    if (!output.last) return
-    this.#dropDownload(output.request)
-    this.#toArena(arena, { type: 'downloaded', id })
+    this.#endDownload(request, failure)
   }
 
   #cancel(arena: ArenaName, id: number): void {
@@ -525,16 +576,20 @@ export class Connection {
     }
   }
 
-  #endDownload(request: number, failure: Failure): void {
-    const receiving = this.#dropDownload(request)
-    if (receiving) this.#toArena(receiving.arena, { type: 'download_failed', id: receiving.id, failure })
+  /** Says that a download has failed, once nothing of it is being written any more. */
+  #endDownload(request: number, failure: Failure, ended = () => {}): void {
+    const receiving = this.#downloads.get(request)
+    this.#dropDownload(request, () => {
+      receiving?.port.postMessage({ type: 'download_failed', id: receiving.id, failure } satisfies FromPeer)
+      ended()
+    })
   }
 
-  #dropDownload(request: number): Receiving | undefined {
+  #dropDownload(request: number, dropped: () => void): void {
     const receiving = this.#downloads.get(request)
     this.#downloads.delete(request)
-    receiving?.file.close()
-    return receiving
+    if (receiving) receiving.file.close(dropped)
+    else dropped()
   }
 
   // Going out
@@ -624,19 +679,26 @@ function leavesFor(rateUp: number): number {
   return Math.max(1, Math.min(LEAVES_PER_MESSAGE, Math.floor(rateUp / 16 / LEAF_BYTES)))
 }
 
-/**
- * Tells an arena that the connection is gone. What it sent before it knew may carry descriptors, which are ours to close: the port
- * stays open for that until the arena closes it, or a while.
- */
+/** Tells an arena that the connection is gone. */
 export function farewell(port: MessagePort, failure: Failure, descriptors: DescriptorTable): void {
+  closeUnheard(port, descriptors)
+  sayClosed(port, failure)
+}
+
+/** What an arena sends before it knows that the connection is gone may carry descriptors, which are ours to close. */
+function closeUnheard(port: MessagePort, descriptors: DescriptorTable): void {
   port.on('message', (message: ToPeer) => {
     if (message.type !== 'upload' && message.type !== 'download') return
     forgetDescriptor(descriptors, message.fd)
     closeDescriptor(message.fd)
   })
+  port.unref()
+}
+
+/** The port stays open until the arena closes it, or a while. */
+function sayClosed(port: MessagePort, failure: Failure): void {
   port.postMessage({ type: 'closed', failure } satisfies FromPeer)
   setTimeout(() => port.close(), PORT_FAREWELL_MS).unref()
-  port.unref()
 }
 
 /** From here on the socket closes it, also when the thread is killed. Throws if the descriptor is no open socket; it is closed then. */

@@ -2,13 +2,16 @@
  * The pumps: file to message (`Upload`) and message to file (`Download`). Each owns a descriptor and closes it once.
  * When to run them, and what the peer is told, is for connection.ts.
  */
-import { readSync, writeSync } from 'node:fs'
-import { SyncError } from '../../protocol/error.ts'
+import { readSync } from 'node:fs'
+import { type Failure, SyncError } from '../../protocol/error.ts'
 import type { ArenaName } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
 import { closeDescriptor, type DescriptorTable, forgetDescriptor } from '../descriptors.ts'
-import { hashLeaves } from '../hasher/merkle.ts'
+import { leafCount } from '../hasher/merkle.ts'
+import { diskFailed } from './leaf-writer.ts'
+import { giveBuffer, isMessageBuffer, takeBuffer } from './message-buffers.ts'
 import { bytesOfLeaves } from './peer.ts'
+import { type LeafWriter, writerHere } from './writer-thread.ts'
 
 const HASH_BYTES = 32
 
@@ -29,20 +32,6 @@ class Descriptor {
     forgetDescriptor(this.#table, this.fd)
     closeDescriptor(this.fd)
   }
-}
-
-/** Buffers of whole messages that were written: allocating one for each message costs more than reading into it. */
-const spare: Buffer[] = []
-const SPARE_MAX = 8
-const MESSAGE_BYTES = LEAVES_PER_MESSAGE * LEAF_BYTES
-
-function takeBuffer(bytes: number): Buffer {
-  return (bytes === MESSAGE_BYTES ? spare.pop() : undefined) ?? Buffer.allocUnsafeSlow(bytes)
-}
-
-/** Takes back the payload of an upload that nobody reads any more. */
-export function giveBuffer(payload: Buffer): void {
-  if (payload.length === MESSAGE_BYTES && spare.length < SPARE_MAX) spare.push(payload)
 }
 
 export interface UploadOrder {
@@ -102,7 +91,7 @@ export class Upload {
     try {
       return readSync(this.#descriptor.fd, payload, filled, payload.length - filled, position)
     } catch (error) {
-      throw diskFailed('read', error)
+      throw diskFailed('read', (error as NodeJS.ErrnoException).code, error)
     }
   }
 }
@@ -116,48 +105,61 @@ export interface DownloadOrder {
   leaves: Uint8Array
 }
 
-/** Checks leaves as they come and writes them to their place. */
+/** Has leaves verified and written as they come, by a writer that may be another thread. */
 export class Download {
+  readonly #order: DownloadOrder
   readonly #descriptor: Descriptor
-  readonly #from: number
-  readonly #leaves: Uint8Array
+  readonly #writer: LeafWriter
+  readonly #stopped = new Int32Array(new SharedArrayBuffer(4))
+  /** Messages that are with the writer. */
+  #writing = 0
+  #closed: (() => void) | null = null
 
-  constructor(order: DownloadOrder, table: DescriptorTable) {
+  /** @param far the writer for downloads of many leaves; a few are written here, at once */
+  constructor(order: DownloadOrder, table: DescriptorTable, far: LeafWriter) {
+    this.#order = order
     this.#descriptor = new Descriptor(order.fd, table)
-    this.#from = order.from
-    this.#leaves = order.leaves
+    this.#writer = order.count > LEAVES_PER_MESSAGE ? far : writerHere
   }
 
   /**
-   * Nothing of a message is written unless all its leaves are right. Zeros are written like anything else: what is at their
-   * place may be left from an earlier attempt that was cut.
-   *
-   * Throws `leaf_invalid`, `disk_failed`.
+   * @param payload taken over, and given back to the buffers of messages
+   * @param last no more leaves come after these
+   * @param written with why it was not written, if it was not: `leaf_invalid`, `disk_failed`
    */
-  store(from: number, payload: Uint8Array): void {
-    const hashes = hashLeaves(payload)
-    const start = (from - this.#from) * HASH_BYTES
-    const expected = this.#leaves.subarray(start, start + hashes.length)
-    if (Buffer.compare(hashes, expected) !== 0)
-      throw new SyncError('leaf_invalid', `content of leaves from ${from} on does not fit its hash`)
-    for (let written = 0; written < payload.length; )
-      written += this.#write(payload, written, from * LEAF_BYTES + written)
+  store(from: number, payload: Uint8Array, last: boolean, written: (failure: Failure | null) => void): void {
+    const { fd, size, leaves } = this.#order
+    const start = (from - this.#order.from) * HASH_BYTES
+    const hashes = leaves.slice(start, start + leafCount(payload.length) * HASH_BYTES)
+    const ending = last ? { start: this.#order.from * LEAF_BYTES, size } : null
+    const shared = isMessageBuffer(payload) ? payload : copyOf(payload)
+    this.#writing++
+    this.#writer.write({ fd, from, payload: shared, hashes, stopped: this.#stopped, ending }, failure => {
+      giveBuffer(shared)
+      this.#writing--
+      written(failure)
+      this.#closeIfDone()
+    })
   }
 
-  close(): void {
+  /** Nothing more is begun to be written; `closed` is called once nothing is being written either. */
+  close(closed: () => void): void {
+    Atomics.store(this.#stopped, 0, 1)
+    this.#closed = closed
+    this.#closeIfDone()
+  }
+
+  #closeIfDone(): void {
+    const closed = this.#closed
+    if (this.#writing > 0 || !closed) return
+    this.#closed = null
     this.#descriptor.close()
-  }
-
-  #write(payload: Uint8Array, written: number, position: number): number {
-    try {
-      return writeSync(this.#descriptor.fd, payload, written, payload.length - written, position)
-    } catch (error) {
-      throw diskFailed('write', error)
-    }
+    closed()
   }
 }
 
-function diskFailed(what: string, error: unknown): SyncError {
-  const code = (error as NodeJS.ErrnoException).code ?? 'unknown error'
-  return new SyncError('disk_failed', `${what} failed: ${code}`, { cause: error })
+function copyOf(payload: Uint8Array): Uint8Array {
+  const copy = takeBuffer(payload.length)
+  copy.set(payload)
+  return copy
 }

@@ -8,11 +8,14 @@ import type { PeerId } from '../../protocol/ids.ts'
 import type { PeerCommand, PeerReport, PeerSettings } from '../../protocol/ports.ts'
 import { createDescriptorTable, type DescriptorTable } from '../descriptors.ts'
 import { collectGarbage } from '../relief.ts'
+import { createGate } from '../write-gate.ts'
 import { Connection, farewell, type Surroundings } from './connection.ts'
 import { DEADLINES, type Deadlines } from './peer.ts'
 import { secureContextOf } from './secure.ts'
+import { WriterThread } from './writer-thread.ts'
 
 interface PeerWorkerData {
+  gate?: Int32Array
   descriptors?: DescriptorTable
   deadlines?: Partial<Deadlines>
   tickMs?: number
@@ -26,6 +29,9 @@ const supervisor = parentPort
 const data = (workerData ?? {}) as PeerWorkerData
 const deadlines: Deadlines = { ...DEADLINES, ...data.deadlines }
 const descriptors = data.descriptors ?? createDescriptorTable()
+/** A TLS record is never longer than 16 KiB. */
+const readBuffer = new Uint8Array(16 * 1024)
+const writer = new WriterThread(data.gate ?? createGate())
 const connections = new Map<number, Connection>()
 const counters = new Map<string, number>()
 let surroundings: Surroundings | undefined
@@ -46,6 +52,8 @@ function take(settings: PeerSettings): void {
     secureContext: secureContextOf(settings),
     deadlines,
     descriptors,
+    writer,
+    readBuffer,
     now: () => performance.now(),
     report,
     count: counter => counters.set(counter, (counters.get(counter) ?? 0) + 1),

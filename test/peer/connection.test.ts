@@ -1,19 +1,25 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { once } from 'node:events'
+import { EventEmitter, once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { connect as connectTcp, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
+import { MessageChannel } from 'node:worker_threads'
 import test from 'ava'
+import { createDescriptorTable } from '../../actors/descriptors.ts'
 import { hashLeaves } from '../../actors/hasher/merkle.ts'
+import { Connection } from '../../actors/peer/connection.ts'
+import { DEADLINES } from '../../actors/peer/peer.ts'
+import { secureContextOf } from '../../actors/peer/secure.ts'
+import { type LeafWriter, type Written, writerHere } from '../../actors/peer/writer-thread.ts'
 import type { ErrorCode } from '../../protocol/error.ts'
 import type { ArenaName, BlobHash, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { FETCH_LEAVES_MAX, LEAF_BYTES, REQUESTS_MAX } from '../../protocol/limits.ts'
-import type { FromPeer, ToPeer } from '../../protocol/ports.ts'
+import type { FromPeer, LeavesToWrite, PeerReport, ToPeer } from '../../protocol/ports.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
-import { generateIdentity } from '../../supervisor/identity.ts'
-import { type Arena, openFile, openFilesIn, openPair, Stranger, stopThreads, Thread } from './_threads.ts'
+import { certificate, generateIdentity } from '../../supervisor/identity.ts'
+import { type Arena, Inbox, openFile, openFilesIn, openPair, Stranger, stopThreads, Thread } from './_threads.ts'
 
 const docs = 'docs' as ArenaName
 const hash = 'ab'.repeat(32) as BlobHash
@@ -525,6 +531,59 @@ test.serial(
   },
 )
 
+test.serial(
+  'leaves that a disk does not get through wait at the other end, and all of them come in the end',
+  async t => {
+    const folder = mkdtempSync(join(tmpdir(), 'realize-peer-'))
+    const content = randomBytes(5 * FETCH_LEAVES_MAX * LEAF_BYTES)
+    writeFileSync(join(folder, 'from'), content)
+    const [identity, b] = await Promise.all([generateIdentity(), Thread.start('b')])
+    const pem = await certificate(identity.key)
+    const disk = new SlowDisk()
+    const reports = new Inbox<PeerReport>('traffic', 'log')
+    const heldBack = new EventEmitter()
+    const connection = Connection.dial(
+      1,
+      {
+        self: { id: identity.id, name: 'a', software: 'realize test', addresses: [] },
+        secureContext: secureContextOf({ key: identity.key, certificate: pem }),
+        deadlines: DEADLINES,
+        descriptors: createDescriptorTable(),
+        writer: disk,
+        readBuffer: new Uint8Array(16 * 1024),
+        now: () => performance.now(),
+        report: report => reports.put(report),
+        count: counter => heldBack.emit(counter),
+        gone: () => {},
+      },
+      { peer: b.identity.id, address: await b.listen([identity]), rate: { up: 0, down: 0 }, pair: null },
+    )
+    await Promise.all([reports.take('opened'), b.reports.take('opened')])
+    const { port1, port2 } = new MessageChannel()
+    const inbox = new Inbox<FromPeer>()
+    port1.on('message', (message: FromPeer) => inbox.put(message))
+    connection.attach(docs, port2)
+    const atA: Arena = { port: port1, inbox, post: message => port1.postMessage(message) }
+    const atB = b.attach(1001, docs)
+    atA.post({ type: 'send', header: opening })
+    atB.post({ type: 'send', header: opening })
+    await Promise.all([wireOf(atA, 'arena_open'), wireOf(atB, 'arena_open')])
+    uploader(atB, join(folder, 'from'), content.length)
+    const held = once(heldBack, 'peers_held_back')
+    const all = downloadAll(atA, join(folder, 'to'), content)
+    await held
+    disk.writeOneByOne()
+    await all
+    t.true(disk.bytesMax <= 12 * 1024 * 1024, `${disk.bytesMax} bytes waited to be written`)
+    t.true(readFileSync(join(folder, 'to')).equals(content))
+    connection.close({ code: 'peer_closed', message: 'done' })
+    await reports.take('closed')
+    port1.close()
+    rmSync(folder, { recursive: true })
+    await b.stop()
+  },
+)
+
 test.serial('an arena can have a peer refused, with its reason', async t => {
   const { a, b } = await openPair()
   const arena = b.attach(1001, docs)
@@ -571,6 +630,33 @@ test.serial('a rate holds in both directions, and can be lifted while a transfer
   rmSync(folder, { recursive: true })
   await Promise.all([a.stop(), b.stop()])
 })
+
+/** Writes nothing until it is told to, and then a message at a time. */
+class SlowDisk implements LeafWriter {
+  bytesMax = 0
+  #bytes = 0
+  #waiting: [LeavesToWrite, Written][] = []
+  #writes = false
+
+  write(leaves: LeavesToWrite, written: Written): void {
+    this.#waiting.push([leaves, written])
+    this.#bytes += leaves.payload.length
+    this.bytesMax = Math.max(this.bytesMax, this.#bytes)
+    if (this.#writes && this.#waiting.length === 1) this.writeOneByOne()
+  }
+
+  writeOneByOne(): void {
+    this.#writes = true
+    setTimeout(() => {
+      const [next] = this.#waiting.splice(0, 1)
+      if (!next) return
+      const [leaves, written] = next
+      this.#bytes -= leaves.payload.length
+      writerHere.write(leaves, written)
+      if (this.#waiting.length > 0) this.writeOneByOne()
+    }, 5)
+  }
+}
 
 /** The arena on both sides, each sure that the other is there. */
 async function attachBoth(a: Thread, b: Thread): Promise<[Arena, Arena]> {

@@ -116,20 +116,30 @@ test('a header must be JSON in UTF-8', t => {
   }
 })
 
-test('a payload has a buffer of its own, and one that is given back is used again', t => {
-  const reader = new FrameReader(FRAME_LIMITS)
+test('a payload has a buffer of its own, or the one that the reader was told of', t => {
+  const given = new Uint8Array(1000)
+  const asked: unknown[] = []
+  const reader = new FrameReader(FRAME_LIMITS, (header, bytes) => {
+    asked.push({ header, bytes })
+    return asked.length === 2 ? given : undefined
+  })
   const push = (byte: number) => {
-    for (const part of encodeFrame({}, new Uint8Array(1000).fill(byte))) reader.push(part)
+    for (const part of encodeFrame({ byte }, new Uint8Array(1000).fill(byte))) reader.push(part)
     return reader.next()?.payload as Uint8Array
   }
   const first = push(1)
   t.is(first.buffer.byteLength, 1000)
-  const second = push(2)
-  t.not(first.buffer, second.buffer)
-  reader.recycle(first)
+  t.is(push(2), given)
   const third = push(3)
-  t.is(third.buffer, first.buffer)
-  t.true(third.every(byte => byte === 3) && second.every(byte => byte === 2))
+  t.not(third.buffer, first.buffer)
+  t.deepEqual(
+    [first, given, third].map(payload => payload.every(byte => byte === payload[0]) && payload[0]),
+    [1, 2, 3],
+  )
+  t.deepEqual(
+    asked,
+    [1, 2, 3].map(byte => ({ header: { byte }, bytes: 1000 })),
+  )
 })
 
 test('what every receiver would refuse is not encoded, and a payload is not copied', t => {
