@@ -25,11 +25,14 @@ export const writerHere: LeafWriter = {
   write: (leaves, written) => written(writeLeaves(leaves)),
 }
 
+/** `ended`: by a fault, and none is made anew until nothing has been written for a while. */
+type Thread = { is: 'loading' | 'ready'; worker: Worker } | { is: 'none' | 'ended' }
+
 export class WriterThread implements LeafWriter {
   readonly #gate: Int32Array
   readonly #entry: URL
   readonly #waiting = new Map<number, Written>()
-  #worker: Worker | null = null
+  #thread: Thread = { is: 'none' }
   #number = 0
   #idle: NodeJS.Timeout | undefined
 
@@ -39,27 +42,39 @@ export class WriterThread implements LeafWriter {
     this.#entry = entry
   }
 
-  write(leaves: LeavesToWrite, written: Written): void {
-    clearTimeout(this.#idle)
-    this.#worker ??= this.#start()
-    const id = ++this.#number
-    this.#waiting.set(id, written)
-    this.#worker.postMessage({ id, leaves } satisfies WriterOrder)
+  get ready(): boolean {
+    return this.#thread.is === 'ready'
   }
 
-  #start(): Worker {
-    enter(this.#gate)
-    let loading = true
-    const loaded = () => {
-      if (loading) leave(this.#gate)
-      loading = false
+  /** Nothing waits for the thread to come: until it has, and without it, leaves are written here. */
+  write(leaves: LeavesToWrite, written: Written): void {
+    this.#idle ??= setTimeout(() => this.#rest(), IDLE_MS).unref()
+    this.#idle.refresh()
+    if (this.#thread.is === 'none') this.#start()
+    if (this.#thread.is !== 'ready') {
+      writerHere.write(leaves, written)
+      return
     }
+    const id = ++this.#number
+    this.#waiting.set(id, written)
+    this.#thread.worker.ref()
+    this.#thread.worker.postMessage({ id, leaves } satisfies WriterOrder)
+  }
+
+  #start(): void {
+    enter(this.#gate)
     const worker = new Worker(this.#entry, { name: 'leaf writer', trackUnmanagedFds: false })
+    const thread: Thread = { is: 'loading', worker }
+    this.#thread = thread
+    const loaded = () => {
+      if (thread.is === 'loading') leave(this.#gate)
+      thread.is = 'ready'
+    }
     let reason = 'the thread that writes has ended'
     worker.on('message', (report: WriterReport) => {
       if (report.type === 'written') return this.#written(report.id, report.failure)
       loaded()
-      // From now on it may end with this thread.
+      // At rest it may end with this thread.
       worker.unref()
     })
     worker.on('error', error => {
@@ -67,26 +82,27 @@ export class WriterThread implements LeafWriter {
     })
     worker.on('exit', () => {
       loaded()
-      if (this.#worker !== worker) return
-      this.#worker = null
+      if (this.#thread !== thread) return
+      this.#thread = { is: 'ended' }
       for (const id of [...this.#waiting.keys()]) this.#written(id, { code: 'disk_failed', message: reason })
     })
-    return worker
   }
 
   #written(id: number, failure: Failure | null): void {
     const written = this.#waiting.get(id)
     this.#waiting.delete(id)
-    if (this.#waiting.size === 0) this.#rest()
+    if (this.#waiting.size === 0 && this.#thread.is === 'ready') this.#thread.worker.unref()
     written?.(failure)
   }
 
+  /** Nothing has come to be written for a while. */
   #rest(): void {
-    clearTimeout(this.#idle)
-    this.#idle = setTimeout(() => {
-      const worker = this.#worker
-      this.#worker = null
-      void worker?.terminate()
-    }, IDLE_MS).unref()
+    const thread = this.#thread
+    if (thread.is === 'loading' || this.#waiting.size > 0) {
+      this.#idle?.refresh()
+      return
+    }
+    this.#thread = { is: 'none' }
+    if (thread.is === 'ready') void thread.worker.terminate()
   }
 }

@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import test from 'ava'
+import { setImmediate } from 'node:timers/promises'
+import test, { type ExecutionContext } from 'ava'
 import { createDescriptorTable, noteDescriptor } from '../../actors/descriptors.ts'
 import { hashLeaves } from '../../actors/hasher/merkle.ts'
 import { writeLeaves } from '../../actors/peer/leaf-writer.ts'
@@ -59,8 +60,19 @@ class SlowWriter implements LeafWriter {
   }
 }
 
+/** A writer whose thread has come, with what was written before it had. */
+async function readyWriter(t: ExecutionContext): Promise<WriterThread> {
+  const writer = new WriterThread(createGate())
+  const { download, store, end } = begin(writer)
+  t.is(await store(0), null, 'before its thread has come it writes all the same')
+  while (!writer.ready) await setImmediate()
+  await new Promise<void>(resolve => download.close(resolve))
+  end()
+  return writer
+}
+
 test('the thread of the writer writes what fits its hash, and a download ends with its descriptor closed', async t => {
-  const { download, store, content, written, openFiles, end } = begin(new WriterThread(createGate()))
+  const { download, store, content, written, openFiles, end } = begin(await readyWriter(t))
   t.deepEqual(await Promise.all([store(0), store(1), store(2)]), [null, null, null])
   t.is(openFiles(), 1)
   await new Promise<void>(resolve => download.close(resolve))
@@ -70,7 +82,7 @@ test('the thread of the writer writes what fits its hash, and a download ends wi
 })
 
 test('after leaves that do not fit their hash nothing more of a download is written', async t => {
-  const { download, store, content, written, end } = begin(new WriterThread(createGate()))
+  const { download, store, content, written, end } = begin(await readyWriter(t))
   const wrong = Buffer.from(content.subarray(MESSAGE_BYTES, 2 * MESSAGE_BYTES))
   wrong[LEAF_BYTES + 7]! ^= 1
   const failures = await Promise.all([store(0), store(1, wrong), store(2)])
@@ -102,13 +114,24 @@ test('a download that is given up writes nothing more, and has ended only when w
   end()
 })
 
-test('what a writer that died was to write has failed, and another is started for the next', async t => {
-  const broken = new URL('data:text/javascript,throw new Error("no such luck")')
-  const { download, store, end } = begin(new WriterThread(createGate(), broken))
-  const [first, second] = await Promise.all([store(0), store(1)])
-  t.deepEqual([first?.code, second?.code], ['disk_failed', 'disk_failed'])
-  t.regex(first?.message ?? '', /no such luck/)
-  t.is((await store(2))?.code, 'disk_failed')
+test('what a writer that dies was to write has failed, and the next is written without it', async t => {
+  // Says that it is ready, and dies of its first order.
+  const broken = `import { parentPort } from 'node:worker_threads'
+    parentPort.on('message', () => { throw new Error('no such luck') })
+    parentPort.postMessage({ type: 'ready' })`
+  const writer = new WriterThread(createGate(), new URL(`data:text/javascript,${encodeURIComponent(broken)}`))
+  const { download, store, content, written, end } = begin(writer)
+  t.is(await store(0), null)
+  while (!writer.ready) await setImmediate()
+  const failures = await Promise.all([store(1), store(2)])
+  t.deepEqual(
+    failures.map(failure => failure?.code),
+    ['disk_failed', 'disk_failed'],
+  )
+  t.regex(failures[0]?.message ?? '', /no such luck/)
+  t.false(writer.ready)
+  t.deepEqual(await Promise.all([store(1), store(2)]), [null, null])
+  t.true(written().equals(content))
   await new Promise<void>(resolve => download.close(resolve))
   end()
 })
