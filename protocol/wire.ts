@@ -49,6 +49,9 @@ export const WireVector = Type.Array(Type.Tuple([ReplicaId, Count]), { maxItems:
 /**
  * What is known of one path. By type: a `file` has size, mtime, exec and hash; a `symlink` has target; a
  * `gone` (tombstone) may have `deleted`, the hash that went. The receiver checks that the fields fit the type.
+ *
+ * To a reader that takes `moves`: a `file` may have `moved` in place of size, mtime, exec and hash, which are those of the version
+ * at that path, and the entry after it, that path's `gone`, is without `deleted`.
  */
 export const WireEntry = Type.Object({
   path: EntryPath,
@@ -59,6 +62,14 @@ export const WireEntry = Type.Object({
   hash: Type.Optional(BlobHash),
   target: Type.Optional(Type.String({ minLength: 1, maxLength: LINK_TARGET_BYTES_MAX })),
   deleted: Type.Optional(BlobHash),
+  moved: Type.Optional(
+    Type.Object({
+      path: EntryPath,
+      vector: WireVector,
+      /** FNV-1a, 32 bits, of the text "hash size mtime exec" that is left out. */
+      tag: Type.String({ pattern: '^[0-9a-f]{8}$' }),
+    }),
+  ),
   vector: WireVector,
   /** Generation: a multiple of one half. */
   g: Type.Number({ minimum: 0, maximum: GENERATION_MAX, multipleOf: 0.5 }),
@@ -128,6 +139,8 @@ export const ArenaOpen = message('arena_open', {
   again: Type.Boolean(),
   /** The receiver's session that the sender has heard of; if that is not its present one, it says its own `arena_open` again. */
   knows: Type.Union([SessionToken, Type.Null()]),
+  /** The sender takes entries with `moved`. Said again without it: it did not know what one of them named, and reads on from `read`. */
+  moves: Type.Optional(Type.Boolean()),
 })
 /** The sender will not sync this arena with the receiver now. */
 export const ArenaClose = message('arena_close', { arena: ArenaName, code: Code, reason: Reason })

@@ -6,10 +6,11 @@ import { SyncError } from '../../protocol/error.ts'
 import type { EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { FEED_BYTES_TARGET, FEED_ENTRIES_MAX, FEED_WINDOW } from '../../protocol/limits.ts'
 import type { ArenaPeerStatus } from '../../protocol/status.ts'
-import type { ArenaWireMessage } from '../../protocol/wire.ts'
+import type { ArenaWireMessage, WireEntry } from '../../protocol/wire.ts'
 import { type ArenaContext, count, log } from './context.ts'
 import type { Digest } from './merkle-set.ts'
 import { rootOfBuckets } from './merkle-set.ts'
+import { inFull, shortened } from './moved-entries.ts'
 import type { Cursor, Entry, PeerRecord, StoreState, Writer } from './store.ts'
 import { countOf, living, mtimeOf, sameContent, type Version, withCount } from './version.ts'
 import { fromWire, toWire, unsayable, wireBytes } from './wire-entry.ts'
@@ -20,6 +21,9 @@ const STATE_DELAY_MS = 15
 const RECORD_DELAY_MS = 100
 /** Roots that differ although both are quiet: after this long the peer's feed is read from the start again. */
 const DRIFT_MS = 5_000
+
+/** Batches of a peer that may be on their way when it is asked to say everything in full. */
+const PASSED_OVER_MAX = 16 * FEED_WINDOW
 
 /** How often a peer may say that this store has gone back, or make it so. */
 const AFRESH_MAX = 10
@@ -32,7 +36,7 @@ export interface PeerSession {
   readonly id: PeerId
   readonly name: string
   /** What its `arena_open` said; null: not yet, so nothing flows. */
-  theirs: { replica: ReplicaId; session: SessionToken; seq: number } | null
+  theirs: { replica: ReplicaId; session: SessionToken; seq: number; moves: boolean } | null
   /** One side has said `arena_close` since our last `arena_open`: theirs must be answered with another one. */
   closed: boolean
   /** Ours: given out in batches, and acknowledged. */
@@ -41,6 +45,11 @@ export interface PeerSession {
   openBatches: number
   /** Entries up to this number are said to it even if they came from it: it may have lost them since. */
   echoUpTo: number
+  /** It named a version that is not known here: it is to say everything in full, and what is on its way may not fit. */
+  plain: boolean
+  rereading: boolean
+  /** Batches that were not taken because of that. */
+  passedOver: number
   /** Theirs: taken; and that durably, which alone may be acknowledged. */
   received: number
   durable: number
@@ -106,6 +115,9 @@ export class Feed {
       acknowledged: 0,
       openBatches: 0,
       echoUpTo: 0,
+      plain: false,
+      rereading: false,
+      passedOver: 0,
       received: 0,
       durable: 0,
       appliedSaid: -1,
@@ -181,6 +193,8 @@ export class Feed {
       read: again ? null : read,
       again,
       knows: this.sessions.get(peer)?.theirs?.session ?? null,
+      // Who reads from the start because the roots differ wants to hear what the other has, not to be pointed to what is here.
+      moves: !again && session?.plain !== true,
     })
   }
 
@@ -231,7 +245,7 @@ export class Feed {
     this.#recordSoon(peer, { read: cursor, acknowledged: { replica, ours: current.replica, seq: acknowledged } })
     if (before?.replica !== replica && current.totals.pending > 0)
       store.transact(writer => this.#forgetOrigin(writer, peer))
-    session.theirs = { replica, session: message.session, seq: message.seq }
+    session.theirs = { replica, session: message.session, seq: message.seq, moves: message.moves === true }
     session.reason = null
     session.absent = false
     session.sent = from
@@ -365,14 +379,15 @@ export class Feed {
   }
 
   #pump(session: PeerSession): void {
-    while (session.theirs && session.openBatches < FEED_WINDOW && this.#sendBatch(session, session.theirs.replica));
+    while (session.theirs && session.openBatches < FEED_WINDOW && this.#sendBatch(session, session.theirs));
   }
 
-  #sendBatch(session: PeerSession, reader: ReplicaId): boolean {
+  #sendBatch(session: PeerSession, { replica: reader, moves }: NonNullable<PeerSession['theirs']>): boolean {
     const { store, settings } = this.#context
     const { seq: last, replica } = store.state()
     if (session.sent >= last) return false
-    const batch: Message<'feed'>['entries'] = []
+    const said: Entry[] = []
+    const batch: WireEntry[] = []
     let to = session.sent
     let bytes = 0
     const rows = store.feed(session.sent, FEED_ENTRIES_MAX)
@@ -387,6 +402,7 @@ export class Feed {
         continue
       }
       const wire = toWire(entry)
+      said.push(entry)
       batch.push(wire)
       bytes += wireBytes(wire)
       if (bytes > FEED_BYTES_TARGET) break
@@ -399,7 +415,7 @@ export class Feed {
       reader,
       from: session.sent,
       to,
-      entries: batch,
+      entries: moves ? shortened(said, batch) : batch,
     })
     session.sent = to
     session.openBatches++
@@ -437,10 +453,14 @@ export class Feed {
     if (message.source !== session.theirs.replica || message.reader !== store.state().replica) return
     // What comes twice, as after crossing `arena_open`s, changes nothing; what is missing must not be guessed.
     if (message.from > session.received || message.to < message.from) {
+      if (session.rereading) return this.#passOver(session)
       throw new SyncError('message_invalid', `a gap in the feed: ${message.from} after ${session.received}`)
     }
+    const entries = inFull(message.entries, path => store.entry(path))
+    session.rereading = entries === null
+    if (entries === null) return this.#wantInFull(peer, session)
     const policy = settings.conflicts === 'newest' ? 'newest' : 'keep-both'
-    const versions = message.entries.map(entry => fromWire(entry, policy))
+    const versions = entries.map(entry => fromWire(entry, policy))
     const { replica: own, count: given } = store.state()
     if (versions.some(version => countOf(version.vector, own) > given)) {
       // A change of ours that this store does not know: it was rolled back, and nobody is left whose cursor says so.
@@ -457,7 +477,7 @@ export class Feed {
       seq: Math.max(session.received, message.to),
     }
     store.transact(writer => {
-      message.entries.forEach((wire, index) => {
+      entries.forEach((wire, index) => {
         const outcome = this.#learn(writer, peer, wire.path, versions[index] as Version)
         if (outcome !== 'nothing') learnt.push(wire.path)
         if (wire.has) sources.push(wire.path)
@@ -484,6 +504,19 @@ export class Feed {
     this.pump()
     this.stateSoon()
     this.#events.peerChanged()
+  }
+
+  /** Reads on from where it is, of a peer that names nothing any more. */
+  #wantInFull(peer: PeerId, session: PeerSession): void {
+    this.#passOver(session)
+    if (session.plain) return
+    session.plain = true
+    this.#sayOpen(peer)
+  }
+
+  #passOver(session: PeerSession): void {
+    if (++session.passedOver > PASSED_OVER_MAX)
+      throw new SyncError('message_invalid', 'versions are named that are not known here')
   }
 
   /** An acknowledgement is a promise: only what is durable is given it. */

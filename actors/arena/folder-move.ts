@@ -249,13 +249,13 @@ export class FolderMoves {
     writer.removeIntent(to)
     const moved = [...this.#shownBelow(from)]
     const folder = store.entry(from)
-    // New paths first, then the ends of the old ones, folders last: who reads this can do the same.
+    // In the order in which it was heard: each file's old path after its new one, old folders last. Who reads this can do the same.
     this.#showAt(writer, to, { have: intent.to, stamp: null }, events, from)
     for (const entry of moved) {
       if (living(entry.have)) this.#showAt(writer, pathAfter(entry.path, from, to), entry, events, entry.path)
+      if (!isFolder(entry)) endAt(writer, entry)
     }
-    for (const entry of moved.reverse()) if (!isFolder(entry)) endAt(writer, entry)
-    for (const entry of moved) if (isFolder(entry)) endAt(writer, entry)
+    for (const entry of moved.reverse()) if (isFolder(entry)) endAt(writer, entry)
     if (folder) endAt(writer, folder)
     this.#local.lookBelow(to)
     log(this.#context, 'folder_moved', { path: to, from, entries: moved.length })

@@ -16,7 +16,7 @@ import type { FromPeer, PairAttempt, PeerReport, Rate, SharedArena, ToPeer } fro
 import { type WireMessage, wire } from '../../protocol/wire.ts'
 import { closeDescriptor, type DescriptorTable, forgetDescriptor } from '../descriptors.ts'
 import { Bucket } from './bucket.ts'
-import { deflateFrame, inflateFrame, LinkSpeed } from './deflate.ts'
+import { deflateFrame, inflateFrame, LinkSpeed, saysMoves } from './deflate.ts'
 import { giveBuffer, MESSAGE_BYTES, takeBuffer } from './message-buffers.ts'
 import { Outbox } from './outbox.ts'
 import * as machine from './peer.ts'
@@ -369,7 +369,7 @@ export class Connection {
         this.#outbox.pushControl(encodeFrame(output.header))
         return
       case 'wire_arena':
-        this.#outbox.push(encodeFrame(output.header, output.payload))
+        this.#outbox.push(this.#encoded(output.header, output.payload))
         return
       case 'arena': {
         const { header, payload } = output
@@ -616,11 +616,20 @@ export class Connection {
     }
   }
 
+  #encoded(header: WireMessage, payload: Uint8Array | undefined): Uint8Array[] {
+    const frame = encodeFrame(header, payload)
+    if (header.type === 'feed' && saysMoves(header)) this.#repetitive.add(frame)
+    return frame
+  }
+  /** Frames that become so much smaller that it pays on any way. */
+  readonly #repetitive = new WeakSet<Uint8Array[]>()
+
   /** @param written called once the last part is with the kernel, or never will be */
   #write(whole: Uint8Array[], written?: () => void): void {
     const now = this.#around.now()
     this.#peer.saidMs = now
-    const parts = this.#peer.inflates && this.#speed.isSlow(this.#rate.up) ? deflateFrame(whole) : whole
+    const shrinks = this.#repetitive.has(whole) || this.#speed.isSlow(this.#rate.up)
+    const parts = this.#peer.inflates && shrinks ? deflateFrame(whole) : whole
     for (const part of parts) {
       this.#bytesUp += part.length
       this.#up.take(part.length, now)

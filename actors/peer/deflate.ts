@@ -45,6 +45,11 @@ export class LinkSpeed {
   }
 }
 
+/** Whether a batch names what was renamed: then nothing of it is content or hash, and it shrinks to a tenth. */
+export function saysMoves({ entries }: Extract<WireMessage, { type: 'feed' }>): boolean {
+  return entries.some(({ moved }) => moved !== undefined)
+}
+
 /** The same frame inside a smaller one, or as it is where that is not smaller. @param frame as encodeFrame made it */
 export function deflateFrame(frame: Uint8Array[]): Uint8Array[] {
   const bytes = frame.reduce((sum, part) => sum + part.length, 0)

@@ -7,7 +7,7 @@ import { deflateRawSync } from 'node:zlib'
 import test from 'ava'
 import { deflateFrame, inflateFrame, LinkSpeed } from '../../actors/peer/deflate.ts'
 import { encodeFrame, FRAME_LIMITS, FrameReader } from '../../protocol/frame.ts'
-import type { ArenaName, BlobHash, ReplicaId, SessionToken } from '../../protocol/ids.ts'
+import type { ArenaName, Author, BlobHash, EntryPath, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { DEFLATED_RATIO_MAX, LEAF_BYTES } from '../../protocol/limits.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { generateIdentity } from '../../supervisor/identity.ts'
@@ -118,6 +118,51 @@ test.serial('under a limit content that shrinks takes a part of the bytes, and a
   t.true(Buffer.from(answer.payload ?? []).equals(content))
   await a.stop()
   t.true(a.bytesDown - before < content.length / 2, `${a.bytesDown - before} bytes for ${content.length}`)
+})
+
+test.serial('a batch of renames takes a part of the bytes on any way', async t => {
+  const { a, b } = await openPair()
+  const [atA, atB] = [a.attach(1, 'docs'), b.attach(1001, 'docs')]
+  const before = a.bytesDown
+  for (const end of [atA, atB]) {
+    end.post({ type: 'send', header: opening })
+    await (end === atA ? atB : atA).inbox.take('wire', item => item.header.type === 'arena_open')
+  }
+  const replica = '0123456789abcdef' as ReplicaId
+  const common = { g: 1, author: 'AAAAAAA' as Author, has: true }
+  const header: ArenaWireMessage = {
+    type: 'feed',
+    arena,
+    source: replica,
+    reader: replica,
+    from: 0,
+    to: 1_000,
+    entries: Array.from({ length: 500 }, (_, file) => [
+      {
+        ...common,
+        path: `to/${file}` as EntryPath,
+        type: 'file' as const,
+        vector: [[replica, 1_000 + 2 * file] as [ReplicaId, number]],
+        moved: {
+          path: `from/${file}` as EntryPath,
+          vector: [[replica, 1 + file] as [ReplicaId, number]],
+          tag: randomBytes(4).toString('hex'),
+        },
+      },
+      {
+        ...common,
+        path: `from/${file}` as EntryPath,
+        type: 'gone' as const,
+        vector: [[replica, 1_001 + 2 * file] as [ReplicaId, number]],
+      },
+    ]).flat(),
+  }
+  atB.post({ type: 'send', header })
+  const taken = await atA.inbox.take('wire', item => item.header.type === 'feed')
+  t.deepEqual(taken.header, header)
+  await a.stop()
+  // Two entries a file.
+  t.true(a.bytesDown - before < 500 * 60, `${a.bytesDown - before} bytes for 500 files`)
 })
 
 test.serial('deflated words that are no frame, or before their time, end the connection', async t => {
