@@ -107,6 +107,7 @@ export class Applier {
   #retries = 0
   #active = true
   #caughtUp: () => boolean = () => true
+  #moreToCome: () => boolean = () => false
   #everybodyHeard: () => boolean = () => false
   /** Versions made here whose content no peer has, and since when that is known. */
   readonly #lostSince = new Map<EntryPath, number>()
@@ -119,6 +120,7 @@ export class Applier {
     this.#events = events
     this.#folders = new FolderMoves(context, local, {
       inWorks: path => this.#inWorks(path) || this.#moving.has(path),
+      moreToCome: () => this.#moreToCome(),
       done: intent => {
         this.#conclude([intent])
         this.wakeDormant([intent.source as EntryPath])
@@ -133,6 +135,11 @@ export class Applier {
 
   set caughtUp(test: () => boolean) {
     this.#caughtUp = test
+  }
+
+  /** Whether a peer has more to say than was heard, or may have soon. */
+  set moreToCome(test: () => boolean) {
+    this.#moreToCome = test
   }
 
   /** Whether every peer of the arena is here and has said all that it has. */

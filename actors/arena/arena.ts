@@ -138,6 +138,10 @@ export class Arena {
     this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch)
     this.#apply.caughtUp = () =>
       [...this.#feed.sessions.values()].every(session => !session.state || session.received >= session.state.seq)
+    this.#apply.moreToCome = () =>
+      [...this.#feed.sessions.values()].some(
+        ({ theirs, state, received }) => theirs && state && (state.scanning || received < state.seq),
+      )
     this.#apply.everybodyHeard = () =>
       this.#context.settings.peers.every(
         peer => authorOf(peer) === this.#context.settings.author || this.#feed.hasSaidAll(peer),

@@ -16,9 +16,9 @@ import type { Entry, Intent, Writer } from './store.ts'
 import { type Content, includes, living, mtimeOf, sameContent, versionTag } from './version.ts'
 import { differs } from './walk.ts'
 
-/** While more of a move is heard of, its entries wait for the rest: so long after the last word, and so long in all. */
+/** Entries of a move wait for the rest of it: so long after the last word, as long as a peer has more to say, and so long in all. */
 const HOLD_MS = 400
-const HOLD_MAX_MS = 10_000
+const HOLD_MAX_MS = 30_000
 /** Folders that wait so at once, and refusals remembered. */
 const HELD_MAX = 16
 const REFUSED_MAX = 1_000
@@ -33,6 +33,8 @@ const SOURCES_MAX = 8
 export interface FolderMoveEvents {
   /** Whether content is on its way to this path, or a file from it to another one. */
   inWorks(path: EntryPath): boolean
+  /** Whether a peer has more to say, or is looking at its disk. */
+  moreToCome(): boolean
   /** The step has been done. */
   done(intent: Intent): void
   /** The disk broke the step off: it is settled by what the disk shows. */
@@ -73,7 +75,7 @@ export class FolderMoves {
     const nowMs = this.#context.clock.nowMs()
     for (const [to, held] of this.#held) {
       const { from } = held
-      if (nowMs >= this.#dueMs(held)) continue
+      if (!this.#waits(held, nowMs)) continue
       if (isBelow(path, to)) return lastBelow(to)
       if (path === from || isBelow(path, from)) return lastBelow(from)
     }
@@ -106,22 +108,22 @@ export class FolderMoves {
     const { clock, timers } = this.#context
     const nowMs = clock.nowMs()
     const held = { from, sinceMs: this.#held.get(path)?.sinceMs ?? nowMs }
-    const dueMs = this.#dueMs(held)
-    if (nowMs >= dueMs) return false
+    if (!this.#waits(held, nowMs)) return false
     if (this.#held.size >= HELD_MAX) this.#letGo(nowMs)
     if (this.#held.size >= HELD_MAX && !this.#held.has(path)) return false
     this.#held.set(path, held)
-    timers.soon('folder move', dueMs, () => this.#events.again())
+    timers.soon('folder move', Math.max(nowMs, this.#newsMs) + HOLD_MS, () => this.#events.again())
     return true
   }
 
-  #dueMs({ sinceMs }: Held): number {
-    return Math.min(Math.max(sinceMs, this.#newsMs) + HOLD_MS, sinceMs + HOLD_MAX_MS)
+  #waits({ sinceMs }: Held, nowMs: number): boolean {
+    if (nowMs >= sinceMs + HOLD_MAX_MS) return false
+    return nowMs < Math.max(sinceMs, this.#newsMs) + HOLD_MS || this.#events.moreToCome()
   }
 
   /** Those whose time is over: they may not be wanted any more, and so are not asked for. */
   #letGo(nowMs: number): void {
-    for (const [to, held] of this.#held) if (nowMs >= this.#dueMs(held)) this.#held.delete(to)
+    for (const [to, held] of this.#held) if (!this.#waits(held, nowMs)) this.#held.delete(to)
   }
 
   /** The folder here that is likely to have become this one: by files below both whose content and relative path are the same. */
