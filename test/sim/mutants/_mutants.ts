@@ -138,9 +138,9 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: FEED,
-        search: '    store.transact(writer => {\n      message.entries.forEach(',
+        search: '    store.transact(writer => {\n      entries.forEach(',
         replace:
-          '    store.transact(writer => writer.putPeer(peer, { acknowledged: before?.acknowledged ?? null, read: cursor }))\n    store.transact(writer => {\n      message.entries.forEach(',
+          '    store.transact(writer => writer.putPeer(peer, { acknowledged: before?.acknowledged ?? null, read: cursor }))\n    store.transact(writer => {\n      entries.forEach(',
       },
     ],
     faults: ['kill', 'power', 'all'],
