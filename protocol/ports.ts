@@ -281,7 +281,7 @@ export type PeerReport =
   | { type: 'closed'; connection: number; failure: Failure }
   /** Payload and header bytes since the last report. About once a second while there is traffic. */
   | { type: 'traffic'; connection: number; up: number; down: number }
-  /** No connection has begun or ended for a while: memory can be given back. */
+  /** No connection has begun or ended for a while, or nothing big has come in any more: memory can be given back. */
   | { type: 'rested' }
   | { type: 'log'; event: LogEvent; fields: LogFields }
   | { type: 'count'; counters: Record<string, number> }

@@ -37,8 +37,9 @@ const PORT_FAREWELL_MS = 5000
  */
 const UNTAKEN_MESSAGES_MAX = 500
 const UNTAKEN_BYTES_MAX = 16 * 1024 * 1024
-/** The same for leaves that are not written yet: what the disk is slower than. */
+/** The same for leaves that are not written yet: what the disk is slower than. Of one connection, and how many of all of the thread leave it only its next message. */
 const UNWRITTEN_BYTES_MAX = 8 * 1024 * 1024
+const UNWRITTEN_BYTES_TOTAL = 16 * 1024 * 1024
 
 /** What the thread gives each of its connections. */
 export interface Surroundings {
@@ -333,7 +334,8 @@ export class Connection {
     const behind =
       this.#untakenMessages > UNTAKEN_MESSAGES_MAX * part ||
       this.#untakenBytes > UNTAKEN_BYTES_MAX * part ||
-      this.#unwrittenBytes > UNWRITTEN_BYTES_MAX * part
+      this.#unwrittenBytes > UNWRITTEN_BYTES_MAX * part ||
+      (this.#unwrittenBytes > MESSAGE_BYTES * part && this.#around.writer.unwrittenBytes > UNWRITTEN_BYTES_TOTAL)
     if (behind === this.#behind) return
     this.#behind = behind
     if (behind) this.#around.count('peers_held_back')
@@ -474,7 +476,7 @@ export class Connection {
       if (failure) this.#endDownload(request, failure, written)
       else this.#dropDownload(request, written)
     }
-    if (failure) closeUnheard(port, this.#around.descriptors)
+    closeUnheard(port, this.#around.descriptors)
     written()
   }
 

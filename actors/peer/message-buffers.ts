@@ -5,9 +5,10 @@
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
 
 export const MESSAGE_BYTES = LEAVES_PER_MESSAGE * LEAF_BYTES
-const SPARE_MAX = 8
+/** More than the number in use changes by: memory that is shared is not counted, so none may become garbage all the time. */
+const SPARE_MAX = 16
 
-const spare: SharedArrayBuffer[] = []
+let spare: SharedArrayBuffer[] = []
 
 /** @param bytes up to MESSAGE_BYTES. Its content is what was in it before. */
 export function takeBuffer(bytes: number): Buffer {
@@ -21,4 +22,9 @@ export function isMessageBuffer(payload: Uint8Array): boolean {
 /** Takes back what nobody reads or writes any more. */
 export function giveBuffer({ buffer }: Uint8Array): void {
   if (buffer instanceof SharedArrayBuffer && spare.length < SPARE_MAX) spare.push(buffer)
+}
+
+/** Lets go of those that nobody uses now. */
+export function dropBuffers(): void {
+  spare = []
 }

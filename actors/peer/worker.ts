@@ -10,6 +10,7 @@ import { createDescriptorTable, type DescriptorTable } from '../descriptors.ts'
 import { collectGarbage } from '../relief.ts'
 import { createGate } from '../write-gate.ts'
 import { Connection, farewell, type Surroundings } from './connection.ts'
+import { dropBuffers } from './message-buffers.ts'
 import { DEADLINES, type Deadlines } from './peer.ts'
 import { secureContextOf } from './secure.ts'
 import { WriterThread } from './writer-thread.ts'
@@ -31,7 +32,10 @@ const deadlines: Deadlines = { ...DEADLINES, ...data.deadlines }
 const descriptors = data.descriptors ?? createDescriptorTable()
 /** A TLS record is never longer than 16 KiB. */
 const readBuffer = new Uint8Array(16 * 1024)
-const writer = new WriterThread(data.gate ?? createGate())
+const writer = new WriterThread(data.gate ?? createGate(), () => {
+  dropBuffers()
+  rest()
+})
 const connections = new Map<number, Connection>()
 const counters = new Map<string, number>()
 let surroundings: Surroundings | undefined
@@ -119,6 +123,12 @@ function obey(command: PeerCommand): void {
   }
 }
 
+/** A burst is over: what it left in memory is given back. */
+function rest(): void {
+  collectGarbage()
+  report({ type: 'rested' })
+}
+
 function reportCounters(): void {
   if (counters.size === 0) return
   report({ type: 'count', counters: Object.fromEntries(counters) })
@@ -136,9 +146,7 @@ function leaveIfDone(): void {
 const ticking = setInterval(() => {
   for (const connection of connections.values()) connection.tick()
   reportCounters()
-  if (++quietTicks !== RESTED_TICKS) return
-  collectGarbage()
-  report({ type: 'rested' })
+  if (++quietTicks === RESTED_TICKS) rest()
 }, data.tickMs ?? 1000)
 
 supervisor.on('message', obey)

@@ -16,12 +16,15 @@ const ENTRY = new URL(`./writer-worker${import.meta.url.slice(import.meta.url.la
 export type Written = (failure: Failure | null) => void
 
 export interface LeafWriter {
+  /** Of all that `write` was given and that has not been written. */
+  readonly unwrittenBytes: number
   /** `written` follows, once. */
   write(leaves: LeavesToWrite, written: Written): void
 }
 
 /** In this thread, at once. */
 export const writerHere: LeafWriter = {
+  unwrittenBytes: 0,
   write: (leaves, written) => written(writeLeaves(leaves)),
 }
 
@@ -31,14 +34,20 @@ type Thread = { is: 'loading' | 'ready'; worker: Worker } | { is: 'none' | 'ende
 export class WriterThread implements LeafWriter {
   readonly #gate: Int32Array
   readonly #entry: URL
+  readonly #rested: () => void
   readonly #waiting = new Map<number, Written>()
+  unwrittenBytes = 0
   #thread: Thread = { is: 'none' }
   #number = 0
   #idle: NodeJS.Timeout | undefined
 
-  /** @param gate of this thread (write-gate.ts): it must not be terminated while the writer's thread loads its native modules */
-  constructor(gate: Int32Array, entry = ENTRY) {
+  /**
+   * @param gate of this thread (write-gate.ts): it must not be terminated while the writer's thread loads its native modules
+   * @param rested called when nothing has been written for a while
+   */
+  constructor(gate: Int32Array, rested: () => void = () => {}, entry = ENTRY) {
     this.#gate = gate
+    this.#rested = rested
     this.#entry = entry
   }
 
@@ -56,7 +65,12 @@ export class WriterThread implements LeafWriter {
       return
     }
     const id = ++this.#number
-    this.#waiting.set(id, written)
+    const { length } = leaves.payload
+    this.unwrittenBytes += length
+    this.#waiting.set(id, failure => {
+      this.unwrittenBytes -= length
+      written(failure)
+    })
     this.#thread.worker.ref()
     this.#thread.worker.postMessage({ id, leaves } satisfies WriterOrder)
   }
@@ -104,5 +118,6 @@ export class WriterThread implements LeafWriter {
     }
     this.#thread = { is: 'none' }
     if (thread.is === 'ready') void thread.worker.terminate()
+    this.#rested()
   }
 }

@@ -531,57 +531,68 @@ test.serial(
   },
 )
 
+const heldBack = test.macro(async (t, others: number, bytesMax: number) => {
+  const folder = mkdtempSync(join(tmpdir(), 'realize-peer-'))
+  const content = randomBytes(5 * FETCH_LEAVES_MAX * LEAF_BYTES)
+  writeFileSync(join(folder, 'from'), content)
+  const [identity, b] = await Promise.all([generateIdentity(), Thread.start('b')])
+  const pem = await certificate(identity.key)
+  const disk = new SlowDisk(others)
+  const reports = new Inbox<PeerReport>('traffic', 'log')
+  const counted = new EventEmitter()
+  const connection = Connection.dial(
+    1,
+    {
+      self: { id: identity.id, name: 'a', software: 'realize test', addresses: [] },
+      secureContext: secureContextOf({ key: identity.key, certificate: pem }),
+      deadlines: DEADLINES,
+      descriptors: createDescriptorTable(),
+      writer: disk,
+      readBuffer: new Uint8Array(16 * 1024),
+      now: () => performance.now(),
+      report: report => reports.put(report),
+      count: counter => counted.emit(counter),
+      gone: () => {},
+    },
+    { peer: b.identity.id, address: await b.listen([identity]), rate: { up: 0, down: 0 }, pair: null },
+  )
+  await Promise.all([reports.take('opened'), b.reports.take('opened')])
+  const { port1, port2 } = new MessageChannel()
+  const inbox = new Inbox<FromPeer>()
+  port1.on('message', (message: FromPeer) => inbox.put(message))
+  connection.attach(docs, port2)
+  const atA: Arena = { port: port1, inbox, post: message => port1.postMessage(message) }
+  const atB = b.attach(1001, docs)
+  atA.post({ type: 'send', header: opening })
+  atB.post({ type: 'send', header: opening })
+  await Promise.all([wireOf(atA, 'arena_open'), wireOf(atB, 'arena_open')])
+  uploader(atB, join(folder, 'from'), content.length)
+  const held = once(counted, 'peers_held_back')
+  const all = downloadAll(atA, join(folder, 'to'), content)
+  await held
+  disk.writeOneByOne()
+  await all
+  t.true(disk.bytesMax <= bytesMax, `${disk.bytesMax} bytes waited to be written`)
+  t.true(readFileSync(join(folder, 'to')).equals(content))
+  connection.close({ code: 'peer_closed', message: 'done' })
+  await reports.take('closed')
+  port1.close()
+  rmSync(folder, { recursive: true })
+  await b.stop()
+})
+
+const MiB = 1024 * 1024
 test.serial(
   'leaves that a disk does not get through wait at the other end, and all of them come in the end',
-  async t => {
-    const folder = mkdtempSync(join(tmpdir(), 'realize-peer-'))
-    const content = randomBytes(5 * FETCH_LEAVES_MAX * LEAF_BYTES)
-    writeFileSync(join(folder, 'from'), content)
-    const [identity, b] = await Promise.all([generateIdentity(), Thread.start('b')])
-    const pem = await certificate(identity.key)
-    const disk = new SlowDisk()
-    const reports = new Inbox<PeerReport>('traffic', 'log')
-    const heldBack = new EventEmitter()
-    const connection = Connection.dial(
-      1,
-      {
-        self: { id: identity.id, name: 'a', software: 'realize test', addresses: [] },
-        secureContext: secureContextOf({ key: identity.key, certificate: pem }),
-        deadlines: DEADLINES,
-        descriptors: createDescriptorTable(),
-        writer: disk,
-        readBuffer: new Uint8Array(16 * 1024),
-        now: () => performance.now(),
-        report: report => reports.put(report),
-        count: counter => heldBack.emit(counter),
-        gone: () => {},
-      },
-      { peer: b.identity.id, address: await b.listen([identity]), rate: { up: 0, down: 0 }, pair: null },
-    )
-    await Promise.all([reports.take('opened'), b.reports.take('opened')])
-    const { port1, port2 } = new MessageChannel()
-    const inbox = new Inbox<FromPeer>()
-    port1.on('message', (message: FromPeer) => inbox.put(message))
-    connection.attach(docs, port2)
-    const atA: Arena = { port: port1, inbox, post: message => port1.postMessage(message) }
-    const atB = b.attach(1001, docs)
-    atA.post({ type: 'send', header: opening })
-    atB.post({ type: 'send', header: opening })
-    await Promise.all([wireOf(atA, 'arena_open'), wireOf(atB, 'arena_open')])
-    uploader(atB, join(folder, 'from'), content.length)
-    const held = once(heldBack, 'peers_held_back')
-    const all = downloadAll(atA, join(folder, 'to'), content)
-    await held
-    disk.writeOneByOne()
-    await all
-    t.true(disk.bytesMax <= 12 * 1024 * 1024, `${disk.bytesMax} bytes waited to be written`)
-    t.true(readFileSync(join(folder, 'to')).equals(content))
-    connection.close({ code: 'peer_closed', message: 'done' })
-    await reports.take('closed')
-    port1.close()
-    rmSync(folder, { recursive: true })
-    await b.stop()
-  },
+  heldBack,
+  0,
+  12 * MiB,
+)
+test.serial(
+  'with much to write for others a connection has little more than a message that waits',
+  heldBack,
+  17 * MiB,
+  4 * MiB,
 )
 
 test.serial('an arena can have a peer refused, with its reason', async t => {
@@ -634,14 +645,21 @@ test.serial('a rate holds in both directions, and can be lifted while a transfer
 /** Writes nothing until it is told to, and then a message at a time. */
 class SlowDisk implements LeafWriter {
   bytesMax = 0
-  #bytes = 0
-  #waiting: [LeavesToWrite, Written][] = []
+  unwrittenBytes: number
+  readonly #others: number
+  readonly #waiting: [LeavesToWrite, Written][] = []
   #writes = false
+
+  /** @param others bytes that wait to be written for other connections, all the time */
+  constructor(others: number) {
+    this.#others = others
+    this.unwrittenBytes = others
+  }
 
   write(leaves: LeavesToWrite, written: Written): void {
     this.#waiting.push([leaves, written])
-    this.#bytes += leaves.payload.length
-    this.bytesMax = Math.max(this.bytesMax, this.#bytes)
+    this.unwrittenBytes += leaves.payload.length
+    this.bytesMax = Math.max(this.bytesMax, this.unwrittenBytes - this.#others)
     if (this.#writes && this.#waiting.length === 1) this.writeOneByOne()
   }
 
@@ -651,7 +669,7 @@ class SlowDisk implements LeafWriter {
       const [next] = this.#waiting.splice(0, 1)
       if (!next) return
       const [leaves, written] = next
-      this.#bytes -= leaves.payload.length
+      this.unwrittenBytes -= leaves.payload.length
       writerHere.write(leaves, written)
       if (this.#waiting.length > 0) this.writeOneByOne()
     }, 5)

@@ -48,6 +48,7 @@ function begin(writer: LeafWriter) {
 
 /** Does nothing until it is told to. */
 class SlowWriter implements LeafWriter {
+  readonly unwrittenBytes = 0
   readonly #orders: { leaves: LeavesToWrite; written: Written }[] = []
 
   write(leaves: LeavesToWrite, written: Written): void {
@@ -119,7 +120,11 @@ test('what a writer that dies was to write has failed, and the next is written w
   const broken = `import { parentPort } from 'node:worker_threads'
     parentPort.on('message', () => { throw new Error('no such luck') })
     parentPort.postMessage({ type: 'ready' })`
-  const writer = new WriterThread(createGate(), new URL(`data:text/javascript,${encodeURIComponent(broken)}`))
+  const writer = new WriterThread(
+    createGate(),
+    undefined,
+    new URL(`data:text/javascript,${encodeURIComponent(broken)}`),
+  )
   const { download, store, content, written, end } = begin(writer)
   t.is(await store(0), null)
   while (!writer.ready) await setImmediate()
@@ -161,7 +166,10 @@ test('what has left memory early is on the disk as it was sent', t => {
   pieces.forEach((piece, index) => {
     const from = index * 64
     const order = { fd: openFile(path, 'r+'), size, from, count: 64, leaves: hashLeaves(piece) }
-    const download = new Download(order, table, { write: (leaves, written) => written(writeLeaves(leaves)) })
+    const download = new Download(order, table, {
+      unwrittenBytes: 0,
+      write: (leaves, written) => written(writeLeaves(leaves)),
+    })
     for (let message = 0; message < 8; message++) {
       const payload = piece.subarray(message * MESSAGE_BYTES, (message + 1) * MESSAGE_BYTES)
       download.store(from + message * LEAVES_PER_MESSAGE, payload, message === 7, failure => t.is(failure, null))
