@@ -395,6 +395,7 @@ export class LocalChanges {
       const entry = store.entry(path)
       if (this.rules.ignores(path, (stat?.type ?? entry?.have?.content.type) === 'dir')) {
         if (stat === null) emptied.push(path)
+        else if (entry && !this.#ignoresShown(entry)) this.#missingTree(entry)
         continue
       }
       if (stat !== null) present.push({ path, stat, entry })
@@ -438,6 +439,11 @@ export class LocalChanges {
     this.#walks.push({ walk: walk(disk, store, this.rules, path), full: false })
   }
 
+  /** Whether what this disk showed at a path is ignored. */
+  #ignoresShown({ path, have }: Entry): boolean {
+    return this.rules.ignores(path, have?.content.type === 'dir')
+  }
+
   /** An entry that is not on the disk, with all that was below it. */
   #missingTree(entry: Entry): void {
     const { store } = this.#context
@@ -446,8 +452,7 @@ export class LocalChanges {
     for (let after: EntryPath | null = null; ; ) {
       const page = store.page(after, 1000, entry.path)
       for (const child of page) {
-        const folder = child.have?.content.type === 'dir'
-        if (onDisk(child) && !this.rules.ignores(child.path, folder)) this.#noteMissing(child)
+        if (onDisk(child) && !this.#ignoresShown(child)) this.#noteMissing(child)
       }
       if (page.length < 1000) return
       after = (page.at(-1) as Entry).path
@@ -785,8 +790,11 @@ export class LocalChanges {
       this.#missing.delete(path)
       const stat = this.#stat(path)
       if (stat === undefined) continue
-      if (stat === null) gone.push(path)
-      else if (differs(store.entry(path), stat)) this.#touched.add(path)
+      const entry = store.entry(path)
+      if (entry && this.#ignoresShown(entry)) continue
+      // Also where what is ignored has taken its place.
+      if (stat === null || this.rules.ignores(path, stat.type === 'dir')) gone.push(path)
+      else if (differs(entry, stat)) this.#touched.add(path)
     }
     if (gone.length === 0) this.#trustAgain()
     if (waiting) timers.soon('missing', nowMs + MISSING_MS, () => this.#commitMissing())

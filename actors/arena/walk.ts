@@ -107,7 +107,11 @@ export function* walk(disk: Disk, store: Store, rules: IgnoreRules, under: Entry
     }
     const known = entry !== undefined && entry.path === path ? entry : undefined
     if (known) take()
-    if (rules.ignoresChild(path, item.stat.type === 'dir')) continue
+    if (rules.ignoresChild(path, item.stat.type === 'dir')) {
+      // What is ignored, in place of what is not.
+      if (known) yield* missing(known)
+      continue
+    }
     if (differs(known, item.stat)) yield { is: 'found', path, stat: item.stat, entry: known }
     if (item.stat.type !== 'dir') continue
     yield* open(path)

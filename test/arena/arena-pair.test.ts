@@ -965,6 +965,40 @@ test('rules for folders hold for one that has gone, too: its end is neither told
   assertAgree(t, world)
 })
 
+test('what is ignored in place of a file that is not: the file has gone', t => {
+  for (const away of [true, false]) {
+    const { world, a, b } = makePair()
+    a.write('e', 'x')
+    settle(world)
+    b.configure({ ignore: ['e/'] })
+    settle(world)
+    if (away) b.stop()
+    b.remove('e')
+    b.mkdir('e')
+    b.write('e/private', 'mine')
+    if (away) b.start()
+    else b.touch('e', 'e/private')
+    pass(world, 130_000)
+    t.false(a.has('e'), `away: ${away}`)
+    t.is(b.read('e/private'), 'mine')
+    t.deepEqual([a.state.missing, b.state.missing, b.state.problems], [[], [], []])
+    // And if others delete the file first.
+    a.write('f', 'y')
+    settle(world)
+    disconnect(a, b)
+    a.remove('f')
+    pass(world, 5_000)
+    b.configure({ ignore: ['e/', 'f/'] })
+    b.stop()
+    b.remove('f')
+    b.mkdir('f')
+    b.start()
+    connect(a, b)
+    pass(world, 130_000)
+    t.deepEqual([a.state.missing, b.state.missing, b.state.problems], [[], [], []])
+  }
+})
+
 test('a rule file in the tree is synced and obeyed', t => {
   const { world, a, b } = makePair()
   a.mkdir('sub')

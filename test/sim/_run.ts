@@ -178,7 +178,9 @@ function check(world: World, absent: ReadonlySet<string>): void {
       return [...contentsOf(disk, kept => rows.has(kept))]
     }),
   )
-  const shown = contentsShown(first.disk)
+  // What is ignored is where it was written, and nowhere else.
+  const showing = world.ignoring ? world.peers : [first]
+  const shown = new Set(showing.flatMap(({ disk }) => [...contentsShown(disk)]))
   const plain = world.script.race === 0 && !world.script.steps.some(step => EXCUSES.has(step.do))
   for (const [key, { peer, path, atMs }] of world.ledger.required) {
     const what = `${path} that ${world.peers[peer]?.name} wrote at ${atMs.toFixed(1)} (${key})`

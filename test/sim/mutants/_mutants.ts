@@ -322,8 +322,9 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LOCAL,
-        search: '      if (stat === undefined) continue\n      if (stat === null) gone.push(path)\n      else if',
-        replace: '      gone.push(path)\n      if (stat === undefined || stat === null) continue\n      if',
+        search:
+          "      if (stat === null || this.rules.ignores(path, stat.type === 'dir')) gone.push(path)\n      else if",
+        replace: '      gone.push(path)\n      if (stat === null) continue\n      if',
       },
     ],
     faults: ['none', 'cut', 'all'],
@@ -335,14 +336,13 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: WALK,
-        search: "    if (rules.ignoresChild(path, item.stat.type === 'dir')) continue\n",
-        replace:
-          "    if (rules.ignoresChild(path, item.stat.type === 'dir')) {\n      if (known) yield { is: 'missing', path, entry: known }\n      continue\n    }\n",
+        search: '      if (known) yield* missing(known)\n',
+        replace: "      if (known) yield { is: 'missing', path, entry: known }\n",
       },
       {
         file: LOCAL,
-        search: 'if (stat === null) gone.push(path)',
-        replace: "if (stat === null || this.rules.ignores(path, stat.type === 'dir')) gone.push(path)",
+        search: '      if (entry && this.#ignoresShown(entry)) continue\n',
+        replace: '',
       },
     ],
     faults: ['rules'],
