@@ -11,7 +11,7 @@ import { type ArenaContext, historyOf, log } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import type { LocalChanges } from './local.ts'
-import { isBelow } from './order.ts'
+import { isBelow, lastBelow } from './order.ts'
 import type { Entry, Intent, Writer } from './store.ts'
 import { type Content, includes, living, mtimeOf, sameContent, versionTag } from './version.ts'
 import { differs } from './walk.ts'
@@ -330,11 +330,6 @@ function isFolder(entry: Entry): boolean {
 
 function pathAfter(path: EntryPath, from: EntryPath, to: EntryPath): EntryPath {
   return `${to}${path.slice(from.length)}` as EntryPath
-}
-
-/** Sorts after all names in the folder but those that begin with the very last character. */
-function lastBelow(folder: EntryPath): EntryPath {
-  return `${folder}/\u{10ffff}` as EntryPath
 }
 
 /** Whether a step moves a folder with all that is in it. */

@@ -20,7 +20,7 @@ import { hashLeaves, rootOf } from '../hasher/merkle.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
-import { compareTree } from './order.ts'
+import { compareTree, lastBelow } from './order.ts'
 import { isLostWrite, leftBehind } from './power-loss.ts'
 import { type Entry, NO_STAMP, type Stamp, type Writer } from './store.ts'
 import { type Content, changeVersion, living, mtimeOf, sameContent, type Version } from './version.ts'
@@ -59,6 +59,8 @@ const COMMIT_MAX = 1000
 const RULES_TOO_LONG = `rules longer than ${IGNORE_FILE_BYTES_MAX} bytes are not read`
 /** Entries below a known folder that are looked at when the watcher names it. */
 const HOLLOW_LOOKS = 8
+/** Names beside a new folder that are looked at for the folder that it was. */
+const SIBLING_LOOKS = 256
 /** Files waiting for their hash, above which a walk pauses. */
 const LOOKS_MAX = 20_000
 /** Deletions below this number never stop an arena. */
@@ -470,10 +472,31 @@ export class LocalChanges {
   /** When something was found missing last. */
   #missingMs = 0
 
+  /**
+   * A new folder may be one that was renamed: where a scan meets it before the watcher has told of it, the other half is not missed
+   * yet. So the folders beside it are looked at first.
+   */
+  #missSiblings(parent: EntryPath | null): void {
+    if (this.#siblingsSeen.has(parent)) return
+    this.#siblingsSeen.add(parent)
+    const { store } = this.#context
+    let after: EntryPath | null = null
+    for (let looked = 0; looked < SIBLING_LOOKS; looked++) {
+      const [entry]: Entry[] = store.page(after, 1, parent)
+      if (!entry) return
+      after = lastBelow(entry.path)
+      if (entry.have?.content.type !== 'dir' || this.#missing.has(entry.path)) continue
+      if (!this.rules.ignores(entry.path, true) && this.#stat(entry.path) === null) this.#missingTree(entry)
+    }
+  }
+  /** Folders in which that was done since something was being looked at. */
+  readonly #siblingsSeen = new Set<EntryPath | null>()
+
   // Walks
 
   #walkOn(): void {
     let taken = 0
+    if (this.#walks.length === 0) this.#siblingsSeen.clear()
     for (let item = this.#walks[0]; item !== undefined; item = this.#walks[0]) {
       for (;;) {
         const step = item.walk.next()
@@ -575,6 +598,7 @@ export class LocalChanges {
       case 'other':
         return this.#fault(path, 'a device, socket or pipe is not synced', true)
       case 'dir':
+        if (entry === undefined) this.#missSiblings(parentOf(path) ?? null)
         this.#ready.push({ path, content: { type: 'dir' }, stamp: null, leaves: null })
         return
       case 'symlink': {

@@ -25,3 +25,8 @@ function weight(unit: number): number {
 export function isBelow(path: EntryPath, folder: EntryPath): boolean {
   return path.length > folder.length && path.startsWith(folder) && path[folder.length] === '/'
 }
+
+/** Sorts after all that is in the folder but names that begin with the very last character. */
+export function lastBelow(folder: EntryPath): EntryPath {
+  return `${folder}/\u{10ffff}` as EntryPath
+}

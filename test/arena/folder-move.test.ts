@@ -52,6 +52,20 @@ test('a renamed folder is one step on the disk of the other peer, whatever is in
   )
 })
 
+test('a rename that a scan meets before the watcher has told of it is one step as well', t => {
+  const { world, a, b } = makePair()
+  fill(a)
+  settle(world)
+  const done = steps(b)
+  // In the order of names the new one comes first.
+  a.disk.rename('from', 'early')
+  a.run('rescan')
+  settle(world)
+  t.deepEqual(done, ['move'])
+  t.is(a.history.filter(({ action }) => action === 'renamed').length, FILES + 3)
+  assertAgree(t, world)
+})
+
 test('a folder that is renamed into a new folder, and back, is one step each time', t => {
   const { world, a, b } = makePair()
   fill(a)
