@@ -182,7 +182,12 @@ export class Feed {
     const state = store.state()
     const read = this.#record(peer)?.read ?? null
     const session = this.sessions.get(peer)
-    if (session) session.closed = false
+    if (session) {
+      session.closed = false
+      // Who hears this forgets what it was told of our state.
+      session.stateSaid = ''
+      this.stateSoon()
+    }
     this.#send(peer, {
       type: 'arena_open',
       arena: settings.name,
