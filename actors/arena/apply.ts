@@ -1343,7 +1343,7 @@ export class Applier {
    */
   recover(powerLost: boolean): void {
     const { disk } = this.#context
-    this.#settle()
+    this.#settle(powerLost)
     if (powerLost) this.#rescueStaged()
     this.#listForgotten()
     for (const slot of disk.stageList()) {
@@ -1394,8 +1394,8 @@ export class Applier {
     return { ...this.#versions.row(path, nobody), hash, size, mtimeNs, exec }
   }
 
-  /** Finishes or takes back every step that is written down. */
-  #settle(): void {
+  /** Finishes or takes back every step that is written down. With `powerLost` what was staged stays: it may be the last of it. */
+  #settle(powerLost = false): void {
     const { store } = this.#context
     const done: Intent[] = []
     const dropped: Intent[] = []
@@ -1404,7 +1404,7 @@ export class Applier {
         this.#keepFormer(intent)
         done.push(intent)
       } else {
-        this.#putBack(intent)
+        this.#putBack(intent, powerLost)
         dropped.push(intent)
       }
     }
@@ -1430,11 +1430,11 @@ export class Applier {
   }
 
   /** A slot that holds something else than what we staged holds what a user had just written: it goes back. */
-  #putBack({ slot, ino, path }: Intent): void {
+  #putBack({ slot, ino, path }: Intent, powerLost: boolean): void {
     const { disk, store } = this.#context
     const stat = slot === null ? null : disk.stageStat(slot)
     if (slot === null || stat === null) return
-    if (stat.ino === ino) return this.#unstage(slot)
+    if (stat.ino === ino) return powerLost ? undefined : this.#unstage(slot)
     try {
       if (disk.place(slot, path, null) === 'placed') return
     } catch (error) {
