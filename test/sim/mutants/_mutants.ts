@@ -119,7 +119,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: APPLY,
-        search: '    this.#settle()\n    if (powerLost)',
+        search: '    this.#settle(powerLost)\n    if (powerLost)',
         replace:
           '    store.transact(writer => { for (const { path } of store.intents()) writer.removeIntent(path) })\n    if (powerLost)',
       },
