@@ -606,6 +606,7 @@ export class Applier {
       const known = changeVersion({
         content: standIn(entry),
         base: entry.known,
+        known: entry.known,
         replica: store.state().replica,
         count: writer.nextCount(),
         author: settings.author,
@@ -750,6 +751,7 @@ export class Applier {
       const folder = changeVersion({
         content: { type: 'dir' },
         base: known,
+        known,
         replica: store.state().replica,
         count: writer.nextCount(),
         author: settings.author,
@@ -781,6 +783,7 @@ export class Applier {
       to = changeVersion({
         content: { type: 'dir' },
         base: known,
+        known,
         replica: store.state().replica,
         count: writer.nextCount(),
         author: settings.author,

@@ -937,6 +937,7 @@ export class LocalChanges {
       content,
       // What a power loss may have undone, the user need not have seen.
       base: entry && suspect ? entry.former : rules.base(entry),
+      known: entry?.known ?? null,
       replica: store.state().replica,
       count: writer.nextCount(),
       author: settings.author,

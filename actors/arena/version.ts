@@ -216,6 +216,8 @@ export interface LocalChange {
   readonly content: Content
   /** What the disk showed: *have*. null: nothing that was known. */
   readonly base: Version | null
+  /** The best version that was heard of. null: none. */
+  readonly known: Version | null
   readonly replica: ReplicaId
   /** The replica's next number, used for this change only. */
   readonly count: number
@@ -227,15 +229,16 @@ export interface LocalChange {
   readonly nowMs: number
 }
 
-/** The version that a user's change makes: based on what the disk showed, never on what was only heard of (R1). */
+/**
+ * The version that a user's change makes: based on what the disk showed, never on what was only heard of (R1). But its count includes all
+ * earlier changes of this replica. Of them *known* may be one that the disk no longer shows, as after a power loss; then it is
+ * outdone: a version never has a lesser generation than one that it includes, or peers would choose by the order of what they hear.
+ */
 export function changeVersion(change: LocalChange): Version {
-  const { base, content } = change
-  return {
-    content,
-    vector: withCount(base?.vector ?? [], change.replica, change.count),
-    g: generation(change),
-    author: change.author,
-  }
+  const { base, content, known } = change
+  const vector = withCount(base?.vector ?? [], change.replica, change.count)
+  const outdone = known !== null && includes(vector, known.vector) ? generation({ ...change, base: known }) : 0
+  return { content, vector, g: Math.max(generation(change), outdone), author: change.author }
 }
 
 function generation({ base, content, firstScan, policy, nowMs }: LocalChange): number {

@@ -93,6 +93,7 @@ export const historyArbitrary: fc.Arbitrary<Made[]> = fc
       const made = changeVersion({
         content,
         base,
+        known: base,
         replica: replica(event.at + 1),
         count,
         author: author(event.at),

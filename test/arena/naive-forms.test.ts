@@ -41,6 +41,7 @@ function change(peer: number, base: Version | null, content: Content): Version {
   return changeVersion({
     content,
     base,
+    known: base,
     replica: replica(peer),
     count,
     author: author(peer),

@@ -33,6 +33,7 @@ function change(fields: Partial<LocalChange>): Version {
   return changeVersion({
     content: file('a'),
     base: null,
+    known: null,
     replica: replica(1),
     count: 1,
     author: author(0),
@@ -42,6 +43,29 @@ function change(fields: Partial<LocalChange>): Version {
     ...fields,
   })
 }
+
+test('a change outdoes earlier ones of its replica that its disk has lost, in whatever order peers hear of them', t => {
+  const lost = version(file('lost'), { 1: 2 }, 2)
+  const other = version(file('other'), { 2: 7 }, 1)
+  const torn = version(file('torn'), {}, 0)
+  for (const content of [file('new'), { type: 'gone', deleted: null }] as const) {
+    const made = change({ content, base: torn, known: lost, count: 6 })
+    t.true(includes(made.vector, lost.vector))
+    t.true(made.g > lost.g)
+    const orders = [
+      [lost, other, made],
+      [other, made, lost],
+      [made, lost, other],
+      [other, lost, made],
+    ]
+    for (const order of orders) {
+      const best = order.reduce<Version | null>((known, next) => meet(known, next).known, null)
+      t.deepEqual(best?.content, content)
+    }
+  }
+  // What others made is no reason to outweigh it.
+  t.is(change({ base: torn, known: other, count: 6 }).g, 1)
+})
 
 // Vectors
 
