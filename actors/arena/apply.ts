@@ -386,7 +386,10 @@ export class Applier {
         if (!work.over && this.#folders.consider(entry) !== 'no') return
         return this.#makeReady(task)
       case 'meta':
-        return this.#parentReady(path) ? this.#makeReady(task) : this.#passOn(path)
+        if (!this.#parentReady(path)) return this.#passOn(path)
+        // Another name of the same file would change with it: this one becomes a file of its own.
+        if (this.#shared(path) && known.content.type === 'file' && this.#copyFrom(entry, task, known.content)) return
+        return this.#makeReady(task)
       case 'link':
         if (this.#displaced(entry) || !this.#parentReady(path)) return this.#passOn(path)
         return this.#stage(task, slot => this.#context.disk.stageLink(slot, work.content.target))
@@ -447,7 +450,7 @@ export class Applier {
     for (const path of store.withHash(content.hash, 8)) {
       const source = store.entry(path)
       if (!source || this.#local.unsettled(path)) continue
-      if (path !== entry.path && !this.#moving.has(path) && this.#movable(source, entry)) {
+      if (path !== entry.path && !this.#moving.has(path) && this.#movable(source, entry) && !this.#shared(path)) {
         this.#moving.add(path)
         return this.#makeReady({ ...task, from: path })
       }
@@ -466,6 +469,11 @@ export class Applier {
     if (source.known.content.type !== 'gone' || !source.pending || living(target.have) || source.stamp === null)
       return false
     return living(source.have) && includes(source.known.vector, source.have.vector)
+  }
+
+  /** Whether the file has other names, hard links. */
+  #shared(path: EntryPath): boolean {
+    return (this.#context.disk.stat(path)?.links ?? 0) > 1
   }
 
   /** Whether the file that a task is to move is still that of which it was planned: its user may have saved it since. */
@@ -970,7 +978,7 @@ export class Applier {
     if (work.do === 'link' && task.slot === null) return undefined
     if (task.from !== null && !this.#stillMovable(task.from, entry)) return undefined
     const ino = task.from === null ? task.ino : (this.#context.store.entry(task.from)?.stamp?.ino ?? 0n)
-    const replaces = shown !== null && work.do !== 'meta'
+    const replaces = shown !== null && (work.do !== 'meta' || task.slot !== null)
     const kept = replaces && shown ? this.#versions.row(task.path, shown) : null
     const copy = kept && shown && needsCopy(entry) ? { path: this.#freeName(task.path, shown), version: shown } : null
     return {

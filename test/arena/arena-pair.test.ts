@@ -933,6 +933,22 @@ test('ignore rules that change midway delete nothing, and bring what is wanted a
   assertAgree(t, world)
 })
 
+test('a peer that touches a file changes no other name of it here', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'x')
+  settle(world)
+  b.disk.link('f', 'g')
+  b.touch('g')
+  settle(world)
+  a.disk.touch('f', 1_578_293_670_423_000_000n)
+  a.touch('f')
+  pass(world, 5_000)
+  t.is(b.disk.stat('f' as EntryPath)?.mtimeNs, 1_578_293_670_423_000_000n)
+  t.is(b.disk.stat('g' as EntryPath)?.mtimeNs, a.disk.stat('g' as EntryPath)?.mtimeNs)
+  t.not(b.disk.stat('g' as EntryPath)?.mtimeNs, 1_578_293_670_423_000_000n)
+  assertAgree(t, world)
+})
+
 test('rules for folders hold for one that has gone, too: its end is neither told nor waited for', t => {
   const { world, a, b } = makePair()
   a.mkdir('e')
