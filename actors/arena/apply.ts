@@ -1103,18 +1103,33 @@ export class Applier {
   }
 
   /** What came out of the tree goes to the version store, or becomes the conflict copy. */
-  #keepFormer({ slot, kept, copy, formerIno }: Intent): void {
+  #keepFormer({ slot, kept, copy, formerIno }: Intent, powerLost = false): void {
     const { disk } = this.#context
     if (kept === null) return
     // Any of these may have been done before a kill.
     if (slot !== null && disk.stageStat(slot) !== null) disk.keep(slot, kept.id)
     if (copy === null || disk.keptStat(kept.id) === null) return
+    // What was not durable may be torn: that is kept, but no copy for everybody.
+    if (powerLost && !this.#keptIs(kept.id, copy.version)) return
     try {
       if (disk.linkKept(kept.id, copy.path) === 'placed' || disk.stat(copy.path)?.ino === formerIno)
         disk.keptRemove(kept.id)
     } catch (error) {
       // No room for the copy, or its folder has gone: then it stays in the version store.
       if (!(error instanceof DiskError)) throw error
+    }
+  }
+
+  #keptIs(id: string, { content }: Version): boolean {
+    const { disk } = this.#context
+    if (content.type !== 'file') return true
+    if (disk.keptStat(id)?.type !== 'file') return false
+    const { fd, stat } = disk.keptOpen(id)
+    try {
+      if (stat.size !== content.size || stat.size > RESCUE_BYTES_MAX) return false
+      return hashSmall(disk.readFd(fd, 0, stat.size)) === content.hash
+    } finally {
+      disk.close(fd)
     }
   }
 
@@ -1412,7 +1427,7 @@ export class Applier {
     const dropped: Intent[] = []
     for (const intent of store.intents()) {
       if (this.#finished(intent)) {
-        this.#keepFormer(intent)
+        this.#keepFormer(intent, powerLost)
         done.push(intent)
       } else {
         this.#putBack(intent, powerLost)
