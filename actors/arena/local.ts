@@ -133,6 +133,9 @@ export class LocalChanges {
   readonly #hashing = new Map<number, Hashing[]>()
   readonly #hashingPaths = new Set<EntryPath>()
   readonly #ready: Change[] = []
+  readonly #readyPaths = new Set<EntryPath>()
+  /** Of those: told of since. What is committed may not be there any more. */
+  readonly #lookAfter = new Set<EntryPath>()
   readonly #walks: { walk: Generator<Difference>; full: boolean }[] = []
   #rescanAsked = false
   #firstScan: boolean
@@ -200,6 +203,8 @@ export class LocalChanges {
     this.#hashingPaths.clear()
     this.#partOf.clear()
     this.#ready.length = 0
+    this.#readyPaths.clear()
+    this.#lookAfter.clear()
     this.#scanEnded = false
   }
 
@@ -313,7 +318,7 @@ export class LocalChanges {
     }
     // What only has another name is not recognised by it before its content was looked at, be that after a restart.
     const stamp = from === undefined ? stampOf(stat) : NO_STAMP
-    this.#ready.push({ path, content, stamp, leaves, ...(from !== undefined && { from }) })
+    this.#makeReady({ path, content, stamp, leaves, ...(from !== undefined && { from }) })
     if (isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
   }
 
@@ -392,6 +397,7 @@ export class LocalChanges {
     const emptied: EntryPath[] = []
     // First what is gone, so that what is new can be recognised as its other half.
     for (const path of paths) {
+      if (this.#readyPaths.has(path)) this.#lookAfter.add(path)
       const stat = this.#stat(path)
       if (stat === undefined) continue
       const entry = store.entry(path)
@@ -587,6 +593,11 @@ export class LocalChanges {
   }
   readonly #ruleTexts = new Map<EntryPath, string>()
 
+  #makeReady(change: Change): void {
+    this.#ready.push(change)
+    this.#readyPaths.add(change.path)
+  }
+
   // One path that differs
 
   #found(path: EntryPath, stat: DiskStat, entry: Entry | undefined): void {
@@ -599,7 +610,7 @@ export class LocalChanges {
         return this.#fault(path, 'a device, socket or pipe is not synced', true)
       case 'dir':
         if (entry === undefined) this.#missSiblings(parentOf(path) ?? null)
-        this.#ready.push({ path, content: { type: 'dir' }, stamp: null, leaves: null })
+        this.#makeReady({ path, content: { type: 'dir' }, stamp: null, leaves: null })
         return
       case 'symlink': {
         let target: string
@@ -613,7 +624,7 @@ export class LocalChanges {
         if (target.includes('\ufffd') || Buffer.byteLength(target) > LINK_TARGET_BYTES_MAX) {
           return this.#fault(path, 'the target of the link is not valid UTF-8 or too long: it is not synced')
         }
-        this.#ready.push({ path, content: { type: 'symlink', target }, stamp: stampOf(stat), leaves: null })
+        this.#makeReady({ path, content: { type: 'symlink', target }, stamp: stampOf(stat), leaves: null })
         return
       }
       case 'file': {
@@ -652,7 +663,7 @@ export class LocalChanges {
     this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
     if (this.#stat(moved.path) !== null) return
     this.#missing.delete(moved.path)
-    this.#ready.push({
+    this.#makeReady({
       path: moved.path,
       content: { type: 'gone', deleted: null },
       stamp: null,
@@ -866,9 +877,21 @@ export class LocalChanges {
     return null
   }
 
-  #commit(changes: readonly Change[]): void {
+  /** A listing can be older than the end of what it names, which nobody tells again. */
+  #stillThere({ path, content }: Change): boolean {
+    if (content.type !== 'dir' || this.#stat(path)?.type === 'dir') return true
+    this.#touched.add(path)
+    return false
+  }
+
+  #commit(found: readonly Change[]): void {
     const { store, problems } = this.#context
     const events: HistoryEvent[] = []
+    const changes = found.filter(change => this.#stillThere(change))
+    for (const { path } of found) {
+      this.#readyPaths.delete(path)
+      if (this.#lookAfter.delete(path)) this.#touched.add(path)
+    }
     let announced = false
     let pending = false
     for (const { path } of changes) if (this.#events.unsettled(path)) this.#tryAgain(path)
