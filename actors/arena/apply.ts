@@ -388,7 +388,8 @@ export class Applier {
       case 'meta':
         if (!this.#parentReady(path)) return this.#passOn(path)
         // Another name of the same file would change with it: this one becomes a file of its own.
-        if (this.#shared(path) && known.content.type === 'file' && this.#copyFrom(entry, task, known.content)) return
+        if (this.#shared(path) && known.content.type === 'file' && this.#copyFrom(entry, task, known.content, false))
+          return
         return this.#makeReady(task)
       case 'link':
         if (this.#displaced(entry) || !this.#parentReady(path)) return this.#passOn(path)
@@ -485,12 +486,13 @@ export class Applier {
     return shown?.type === 'file' && wanted.type === 'file' && shown.hash === wanted.hash
   }
 
-  #copyFrom(source: Entry, task: Task, content: FileContent): boolean {
+  /** @param cloneOnly what would have to be copied is left to the fetcher */
+  #copyFrom(source: Entry, task: Task, content: FileContent, cloneOnly = this.#copiedElsewhere(content)): boolean {
     const { disk } = this.#context
     const slot = this.#fetch.newSlot()
     let ino: bigint
     try {
-      const { before, after } = disk.stageCopy(slot, source.path, this.#copiedElsewhere(content))
+      const { before, after } = disk.stageCopy(slot, source.path, cloneOnly)
       if (!source.stamp || !same(source.stamp, before) || !same(source.stamp, after)) {
         disk.stageRemove(slot)
         this.#local.lookAgain(source.path)

@@ -1,6 +1,6 @@
 /**
- * Answers peers that ask for content. Always by hash, only what this arena has as a real file, and only if the file is
- * still what its entry says; the one who asked verifies it besides.
+ * Answers peers that ask for content. Always by hash: what this arena has just read, or has as a real file that is still what its
+ * entry says; the one who asked verifies it besides.
  */
 import type { ErrorCode } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
@@ -59,7 +59,7 @@ export class Server {
 
   #small(hash: BlobHash): Uint8Array | null {
     const { store, disk, recent } = this.#context
-    // Of this arena, and announced, whatever has become of its file since.
+    // Read in this arena a moment ago, whatever has become of its file since: who knows the hash was told of it.
     const read = recent.get(hash)
     if (read) return read
     for (const path of store.withHash(hash, 4)) {

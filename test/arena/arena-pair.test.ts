@@ -933,6 +933,23 @@ test('ignore rules that change midway delete nothing, and bring what is wanted a
   assertAgree(t, world)
 })
 
+test('a folder that goes while a scan is on its way to it is no new folder', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('a')
+  for (let i = 0; i < 700; i++) a.write(`a/${i}`, `${i}`)
+  settle(world)
+  // Nobody tells of it, neither when it comes nor when it goes.
+  a.disk.mkdir('zz')
+  a.arena.touched(null)
+  a.arena.step()
+  t.true(a.state.scan !== null || a.arena.busy, 'the scan is still among the files')
+  a.disk.remove('zz')
+  settle(world)
+  t.is(a.entry('zz'), undefined)
+  t.false(b.has('zz'))
+  assertAgree(t, world)
+})
+
 test('a peer that touches a file changes no other name of it here', t => {
   const { world, a, b } = makePair()
   a.write('f', 'x')
