@@ -460,6 +460,7 @@ export class Arena {
         return {}
       case 'accept_guard':
         if (this.#guard !== null) this.#border(() => this.#acceptGuard())
+        if (this.#guard !== null) throw new SyncError('arena_unavailable', this.#guard)
         return {}
       case 'settle':
         this.#settle(id, params.timeoutMs as number)

@@ -179,10 +179,13 @@ function waitForRoot(reason: string): void {
   if (waiting !== reason) report({ type: 'log', event: 'arena_guarded', fields: { arena: settings.name, reason } })
   waiting = reason
   reportWaiting()
-  retry ??= setTimeout(() => {
-    retry = null
-    open()
-  }, ROOT_RETRY_MS)
+  retry ??= setTimeout(openAgain, ROOT_RETRY_MS)
+}
+
+function openAgain(): void {
+  if (retry) clearTimeout(retry)
+  retry = null
+  open()
 }
 
 function reportWaiting(): void {
@@ -305,6 +308,8 @@ function stop(): void {
 port.on('message', (message: ArenaCommand) => {
   switch (message.type) {
     case 'control':
+      // Who asks may have put the folder back a moment ago.
+      if (!arena && waiting !== null) openAgain()
       if (arena) arena.control(message)
       else
         report({

@@ -190,6 +190,23 @@ test.serial('arena resume begins anew with another folder: nothing is deleted, a
   t.is(after.size, before.size + 2)
 })
 
+test.serial('arena resume looks for the folder at once, and says so if it is not there', async t => {
+  const household = new Household(t)
+  const [alice, bob, before] = await stocked(household)
+  const root = household.root(bob)
+  renameSync(root, join(household.folder, 'unmounted'))
+  await bob.realize('arena', 'rescan', 'docs')
+  const { reason } = await bob.untilArena('stops', 'docs', one => one.state === 'guarded')
+  t.regex(reason!, /is (gone|missing)/)
+  const refused = await bob.realize('arena', 'resume', 'docs')
+  t.is(refused.code, 1)
+  t.regex(refused.stderr, /is missing: put it back or make it/)
+  mkdirSync(root)
+  t.is((await bob.realize('arena', 'resume', 'docs')).code, 0)
+  await household.together([alice, bob])
+  t.deepEqual(differences(before, await household.same(t)), [])
+})
+
 test.serial('a folder of links and empty files is missed like any other', async t => {
   const household = new Household(t)
   const [alice, bob] = await household.couple()
