@@ -67,6 +67,10 @@ export type ArenaCommand =
   | { type: 'watcher'; fault: string | null }
   | { type: 'hashed'; id: number; results: HashResult[] }
   | { type: 'patched'; id: number; result: PatchResult }
+  /** For another arena here, to copy from: a file with this content, of those that this arena's peers can fetch. Answered with `reply`, FileRef or null. */
+  | { type: 'lend'; id: number; hash: BlobHash }
+  /** Answer to `borrow`. The file is another arena's, and may be something else by now; null: none is lent. */
+  | { type: 'lent'; id: number; file: FileRef | null }
   | { type: 'stop' }
 
 export type ArenaReport =
@@ -81,6 +85,11 @@ export type ArenaReport =
   | { type: 'count'; counters: Record<string, number> }
   | { type: 'hash'; id: number; tasks: HashTask[] }
   | { type: 'patch'; id: number; task: PatchTask }
+  /**
+   * Has another arena here this content? `peers`: those that say that they have it themselves; only what one of them may read is
+   * lent. Answered with `lent`.
+   */
+  | { type: 'borrow'; id: number; hash: BlobHash; peers: PeerId[] }
   | { type: 'stopped' }
 
 // Arena → hasher pool (through the supervisor)

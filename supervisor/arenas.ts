@@ -10,9 +10,17 @@ import { releaseMemory } from '../actors/relief.ts'
 import { watchRoot } from '../actors/watcher/watcher.ts'
 import type { ActorStatus } from '../protocol/control.ts'
 import { SyncError, toFailure } from '../protocol/error.ts'
-import type { ArenaName, PeerId } from '../protocol/ids.ts'
+import type { ArenaName, BlobHash, PeerId } from '../protocol/ids.ts'
 import type { LogEvent, LogFields } from '../protocol/log.ts'
-import type { ArenaCommand, ArenaReport, ArenaSettings, HashResult, HashTask, PatchTask } from '../protocol/ports.ts'
+import type {
+  ArenaCommand,
+  ArenaReport,
+  ArenaSettings,
+  FileRef,
+  HashResult,
+  HashTask,
+  PatchTask,
+} from '../protocol/ports.ts'
 import type { ArenaStatus, HistoryEvent } from '../protocol/status.ts'
 import { ActorThread } from './actor-thread.ts'
 import type { Clock } from './clock.ts'
@@ -45,7 +53,14 @@ interface Arena {
   failed: string | null
   /** It has opened, or failed to. */
   settled: boolean
+  /** It is not asked to lend anything before this time: it did not answer. */
+  lendsFromMs: number
 }
+
+/** How long an arena may take to say what it lends: what it has to do comes first, and the content may as well be fetched. */
+const LEND_MS = 500
+/** One that has not answered is left alone for so long. */
+const LEND_PAUSE_MS = 10_000
 
 const ZERO_ROOT = '0'.repeat(64)
 
@@ -203,6 +218,7 @@ export class Arenas {
       status: undefined,
       failed: null,
       settled: false,
+      lendsFromMs: Number.NEGATIVE_INFINITY,
     }
     this.#arenas.set(settings.name, arena)
     arena.thread.start()
@@ -299,6 +315,9 @@ export class Arenas {
       case 'patch':
         void this.#patch(arena, report.id, report.task)
         return
+      case 'borrow':
+        void this.#borrow(arena, report.id, report.hash, report.peers)
+        return
       case 'stopped':
         return
       default:
@@ -322,6 +341,31 @@ export class Arenas {
     const thread = arena.thread.threadId
     const result = await this.#options.hasher.patch(task).catch(error => ({ failure: toFailure(error) }))
     if (arena.thread.threadId === thread) arena.thread.post({ type: 'patched', id, result })
+  }
+
+  /** Always answered: an arena that is gone, or busy for too long, lends nothing. */
+  async #borrow(arena: Arena, id: number, hash: BlobHash, peers: readonly PeerId[]): Promise<void> {
+    const thread = arena.thread.threadId
+    const others = [...this.#arenas.values()].filter(other => other !== arena)
+    const file = await Promise.any(others.map(other => this.#lend(other, hash, peers))).catch(() => null)
+    if (arena.thread.threadId === thread) arena.thread.post({ type: 'lent', id, file })
+  }
+
+  /** Throws if it does not lend it to one who has heard of it from these peers. Why that counts: actors/arena/fetch.ts. */
+  async #lend(lender: Arena, hash: BlobHash, peers: readonly PeerId[]): Promise<FileRef> {
+    const { clock } = this.#options
+    const lends = () =>
+      this.#arenas.get(lender.settings.name) === lender && lender.settings.peers.some(peer => peers.includes(peer))
+    if (!lends() || clock.nowMs() < lender.lendsFromMs) throw new SyncError('blob_missing', 'not asked')
+    try {
+      const file = await lender.thread.ask(asked => ({ type: 'lend', id: asked, hash }), LEND_MS)
+      // It may have been taken from the peer meanwhile.
+      if (file !== null && lends()) return file as FileRef
+    } catch (error) {
+      if (error instanceof SyncError && error.code === 'timed_out') lender.lendsFromMs = clock.nowMs() + LEND_PAUSE_MS
+      throw error
+    }
+    throw new SyncError('blob_missing', 'not lent')
   }
 
   #settle(arena: Arena): void {

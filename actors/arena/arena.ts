@@ -7,9 +7,9 @@
  * the simulator.
  */
 import { SyncError, toFailure } from '../../protocol/error.ts'
-import type { PeerId } from '../../protocol/ids.ts'
+import type { BlobHash, PeerId } from '../../protocol/ids.ts'
 import { authorOf } from '../../protocol/peer-id.ts'
-import type { ArenaControl, ArenaSettings, FromPeer, HashResult, PatchResult } from '../../protocol/ports.ts'
+import type { ArenaControl, ArenaSettings, FileRef, FromPeer, HashResult, PatchResult } from '../../protocol/ports.ts'
 import { type ArenaStatus, PROBLEMS_MAX } from '../../protocol/status.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { Applier } from './apply.ts'
@@ -439,6 +439,15 @@ export class Arena {
 
   patched(id: number, result: PatchResult): void {
     this.#border(() => this.#patches.patched(id, result))
+  }
+
+  /** For another arena here. One that is guarded or paused lends nothing: its folder may be another one. */
+  lend(hash: BlobHash): FileRef | null {
+    return this.#working ? this.#server.lend(hash) : null
+  }
+
+  lent(id: number, file: FileRef | null): void {
+    this.#border(() => this.#fetch.lent(id, file))
   }
 
   control({ id, method, params }: ArenaControl): void {

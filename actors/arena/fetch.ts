@@ -1,7 +1,13 @@
 /**
  * Brings content that is wanted into the staging folder: small blobs by the pack, big ones leaf by leaf, from any peer that has
- * them, each verified against its Merkle tree before it counts. What an interrupted transfer left here or an older version has
- * (reuse.ts) is not fetched.
+ * them, each verified against its Merkle tree before it counts. What an interrupted transfer left here, an older version has
+ * (reuse.ts) or another arena of this peer lends is not fetched.
+ *
+ * A file that is borrowed from another arena becomes one of this arena, for all its peers to read. So only what a peer has proven to
+ * have in *this* arena is borrowed, and only if that peer may read the other arena, too: else whoever knows a hash could announce it
+ * here and then fetch the file of an arena that is not shared with it. What proves it is a right answer about the blob's
+ * tree: an honest peer gives one only of a file that it shows in this arena, so whoever may read this arena can have it from that
+ * peer; a dishonest one can read it in the other arena anyway. That an entry says so is no proof: a peer passes on what others say.
  */
 import type { ErrorCode, Failure } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
@@ -12,12 +18,13 @@ import {
   PACK_BYTES_TARGET,
   PACKED_BLOB_BYTES_MAX,
 } from '../../protocol/limits.ts'
+import type { FileRef } from '../../protocol/ports.ts'
 import { hashSmall, leafCount, leafHash, rootOf, zeroLeafHash } from '../hasher/merkle.ts'
 import { type ArenaContext, count, log } from './context.ts'
 import { DiskError } from './disk.ts'
 import { fileWith, type OlderVersion, olderByContent, olderByName } from './older.ts'
 import type { PatchOrders } from './patches.ts'
-import { Reuse, type ReuseQuestion } from './reuse.ts'
+import { type OlderFile, Reuse, type ReuseHost, type ReuseQuestion, type ReuseTarget } from './reuse.ts'
 import { NODES_LEVEL, type TreeAsk, TreeFetch } from './tree-fetch.ts'
 import type { FileContent } from './version.ts'
 
@@ -64,6 +71,8 @@ interface Want {
   readonly wishes: Map<EntryPath, FileContent>
   /** Peers that said they do not have it, or sent something else. */
   readonly refused: Set<PeerId>
+  /** Peers that gave a right answer about its tree: they have it, in this arena. */
+  readonly proven: Set<PeerId>
   /** Asked of this peer; null: waiting. */
   asked: PeerId | null
   tries: number
@@ -80,7 +89,8 @@ interface Download {
   readonly want: Want
   readonly slot: string
   readonly leaves: number
-  phase: 'tree' | 'resume' | 'reuse' | 'fetch'
+  /** `older`: what could be borrowed is here, an older version comes next. */
+  phase: 'tree' | 'resume' | 'reuse' | 'older' | 'fetch'
   /** Leaf hashes as far as they are known; complete after the phase `tree`. */
   tree: Uint8Array
   readonly treeFetch: TreeFetch | null
@@ -94,6 +104,8 @@ interface Download {
   /** An older version on this disk, if one could be told before the tree was known. */
   readonly older: OlderVersion | null
   reuse: Reuse | null
+  /** Where `reuse` puts what it takes; set before it. */
+  target: ReuseTarget | null
   /** Questions of `reuse` that are not answered. */
   readonly questions: Map<number, { peer: PeerId; done: (payload: Uint8Array | null) => void }>
 }
@@ -107,6 +119,8 @@ export class Fetcher {
   readonly #downloads = new Map<BlobHash, Download>()
   readonly #packs = new Map<number, { peer: PeerId; hashes: BlobHash[] }>()
   readonly #requests = new Map<number, BlobHash>()
+  /** What other arenas were asked to lend; each question is answered. */
+  readonly #loans = new Map<number, (file: FileRef | null) => void>()
   /**
    * Who may still write into a slot, although nobody may be waiting for it any more: chunks by their number, and how many orders
    * of the hasher. A slot that has a place in the tree must have none.
@@ -164,6 +178,7 @@ export class Fetcher {
         size: content.size,
         wishes: new Map([[path, content]]),
         refused: new Set(),
+        proven: new Set(),
         asked: null,
         tries: 0,
         notBeforeMs: 0,
@@ -493,6 +508,7 @@ export class Fetcher {
       chunks: new Map(),
       older,
       reuse: null,
+      target: null,
       questions: new Map(),
     })
   }
@@ -503,6 +519,10 @@ export class Fetcher {
         return this.#askTree(download)
       case 'resume':
         return this.#resume(download)
+      case 'older':
+        download.phase = 'fetch'
+        if (download.target && download.here < download.leaves) this.#takeOlder(download, download.target)
+        return
       case 'reuse':
       case 'fetch':
         return
@@ -555,6 +575,7 @@ export class Fetcher {
       this.#invalid(peer, want.hash)
       return this.#treeFailed(download, id, false)
     }
+    want.proven.add(peer)
     this.#requests.delete(id)
     download.treeAsks.delete(id)
     if (!treeFetch.done) return
@@ -629,43 +650,89 @@ export class Fetcher {
   #toReuse(download: Download): void {
     download.at = 0
     download.phase = 'fetch'
-    const { want, slot, tree, has } = download
-    const stat = this.#context.disk.stageStat(slot)
+    const { want, slot, tree } = download
     if (download.here === download.leaves) return
     if (!this.#hasRoom()) {
       return this.#giveUp(download, `the disk has no room for its ${download.want.size} bytes: make room`)
     }
-    const older = download.older ?? olderByContent(this.#context, want.size, tree, new Set(want.wishes.keys()))
-    const file = older && fileWith(this.#context, older.hash)
-    if (!older || !file || !stat) return
+    const stat = this.#context.disk.stageStat(slot)
+    if (!stat) return
+    download.target = { size: want.size, tree, slot: { path: this.#context.disk.outsideSlot(slot), ino: stat.ino } }
+    if (download.older?.hash === want.hash || want.proven.size === 0) return this.#takeOlder(download, download.target)
+    this.#borrow(download, download.target)
+  }
+
+  /** What another arena of this peer has of it. */
+  #borrow(download: Download, target: ReuseTarget): void {
+    const { want, tree } = download
+    const id = ++this.#id
+    const done = () => {
+      download.phase = 'older'
+    }
     download.phase = 'reuse'
-    const target = { size: want.size, tree, slot: { path: this.#context.disk.outsideSlot(slot), ino: stat.ino } }
-    download.reuse = new Reuse(
-      {
-        missing: leaf => has[leaf] !== 2,
-        mark: (leaf, how) => {
-          this.#mark(download, leaf)
-          count(this.#context, how === 'copied' ? { leaves_reused: 1 } : { leaves_patched: 1 })
-        },
-        order: (task, done) => {
-          this.#orderWriters.set(slot, (this.#orderWriters.get(slot) ?? 0) + 1)
-          this.#patches.order(task, result => {
-            const left = (this.#orderWriters.get(slot) ?? 1) - 1
-            if (left > 0) this.#orderWriters.set(slot, left)
-            else this.#orderWriters.delete(slot)
-            done(result)
-          })
-        },
-        find: () => fileWith(this.#context, older.hash),
-        ask: (question, payload, done) => this.#ask(download, question, payload, done),
-        done: () => {
-          download.phase = 'fetch'
-        },
-      },
-      target,
-      { leaves: older.leaves, file },
-    )
+    this.#loans.set(id, file => {
+      if (this.#downloads.get(want.hash) !== download) return
+      if (file?.size !== want.size) return done()
+      download.reuse = this.#reuseOf(download, target, { leaves: tree, file }, 'leaves_borrowed', () => null, done)
+      // No more than that: a signature would tell this arena's peers of what the file has become.
+      download.reuse.startCopies()
+    })
+    this.#context.deliver({
+      to: 'supervisor',
+      report: { type: 'borrow', id, hash: want.hash, peers: [...want.proven] },
+    })
+  }
+
+  lent(id: number, file: FileRef | null): void {
+    const take = this.#loans.get(id)
+    this.#loans.delete(id)
+    take?.(file)
+  }
+
+  /** What an older version of this arena has of it. */
+  #takeOlder(download: Download, target: ReuseTarget): void {
+    const { want, tree } = download
+    const older = download.older ?? olderByContent(this.#context, want.size, tree, new Set(want.wishes.keys()))
+    const find = () => older && fileWith(this.#context, older.hash)
+    const file = find()
+    if (!older || !file) return
+    download.phase = 'reuse'
+    download.reuse = this.#reuseOf(download, target, { leaves: older.leaves, file }, 'leaves_reused', find, () => {
+      download.phase = 'fetch'
+    })
     download.reuse.start()
+  }
+
+  /** `copies`: the counter of leaves that are copied from it. */
+  #reuseOf(
+    download: Download,
+    target: ReuseTarget,
+    older: OlderFile,
+    copies: 'leaves_reused' | 'leaves_borrowed',
+    find: () => FileRef | null,
+    done: () => void,
+  ): Reuse {
+    const { slot, has } = download
+    const host: ReuseHost = {
+      missing: leaf => has[leaf] !== 2,
+      mark: (leaf, how) => {
+        this.#mark(download, leaf)
+        count(this.#context, { [how === 'copied' ? copies : 'leaves_patched']: 1 })
+      },
+      order: (task, answered) => {
+        this.#orderWriters.set(slot, (this.#orderWriters.get(slot) ?? 0) + 1)
+        this.#patches.order(task, result => {
+          const left = (this.#orderWriters.get(slot) ?? 1) - 1
+          if (left > 0) this.#orderWriters.set(slot, left)
+          else this.#orderWriters.delete(slot)
+          answered(result)
+        })
+      },
+      find,
+      ask: (question, payload, answered) => this.#ask(download, question, payload, answered),
+      done,
+    }
+    return new Reuse(host, target, older)
   }
 
   /** Whether what all downloads still lack fits: a disk that is filled to its last byte serves nobody. */

@@ -109,6 +109,11 @@ export class Reuse {
     this.#each(this.#copies(), ORDERS_MAX, () => this.#searchOn())
   }
 
+  /** Leaves that lie at a leaf's place, and no more: no peer hears anything about this file. */
+  startCopies(): void {
+    this.#each(this.#copies(), ORDERS_MAX, () => this.#end())
+  }
+
   /** Nobody wants it any more: answers that still come are dropped. */
   stop(): void {
     this.#over = true

@@ -132,6 +132,11 @@ export class Server {
     return null
   }
 
+  /** Only what this arena's peers can fetch: what the version store keeps of it is not theirs any more. */
+  lend(hash: BlobHash): FileRef | null {
+    return this.#file(hash)?.ref ?? null
+  }
+
   #order(peer: PeerId, id: number, path: EntryPath, answer: 'anchors' | 'delta', task: PatchTask): void {
     this.#patches.order(task, result => {
       if ('bytes' in result) {
@@ -143,6 +148,7 @@ export class Server {
     })
   }
 
+  /** Only of what a file here has: peers take an answer about the tree for the proof of that (fetch.ts). */
   #leaves(hash: BlobHash): Uint8Array | null {
     const { store } = this.#context
     return store.withHash(hash, 1).length > 0 ? (store.leaves(hash) ?? null) : null

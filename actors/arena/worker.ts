@@ -338,6 +338,12 @@ port.on('message', (message: ArenaCommand) => {
     case 'patched':
       arena?.patched(message.id, message.result)
       break
+    case 'lend':
+      report({ type: 'reply', id: message.id, result: arena?.lend(message.hash) ?? null })
+      break
+    case 'lent':
+      arena?.lent(message.id, message.file)
+      break
     case 'stop':
       return stop()
     default:

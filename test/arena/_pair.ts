@@ -17,11 +17,12 @@ import { engine } from '../../actors/hasher/engine.ts'
 import { hashLeaves, verifyLeaf } from '../../actors/hasher/merkle.ts'
 import { perform } from '../../actors/hasher/patch.ts'
 import { type Failure, SyncError } from '../../protocol/error.ts'
-import type { ArenaName, Author, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
+import type { ArenaName, Author, BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
 import type {
   ArenaReport,
   ArenaSettings,
+  FileRef,
   FromPeer,
   HashResult,
   HashTask,
@@ -85,9 +86,13 @@ export class Peer {
   rootLost: string | null = null
   /** What a test does before the hasher works on an order about a delta. */
   beforePatch: (task: PatchTask) => void = () => {}
+  /** What another arena of this peer lends. */
+  lender: (hash: BlobHash) => FileRef | null = () => null
+  /** What was asked of it. */
+  readonly borrows: Extract<ArenaReport, { type: 'borrow' }>[] = []
   boot = 'boot-1'
   running = false
-  #hashes: Extract<ArenaReport, { type: 'hash' | 'patch' }>[] = []
+  #hashes: Extract<ArenaReport, { type: 'hash' | 'patch' | 'borrow' }>[] = []
   #control = 0
   #ticks = 0n
   #life = 0
@@ -211,7 +216,7 @@ export class Peer {
       return
     }
     const { report } = output
-    if (report.type === 'hash' || report.type === 'patch') this.#hashes.push(report)
+    if (report.type === 'hash' || report.type === 'patch' || report.type === 'borrow') this.#hashes.push(report)
     else if (report.type === 'status') this.status = report.status
     else if (report.type === 'reply') this.replies.set(report.id, { result: report.result })
     else if (report.type === 'refused') this.replies.set(report.id, { failure: report.failure })
@@ -219,10 +224,15 @@ export class Peer {
     else if (report.type === 'history') this.history.push(...report.events)
   }
 
-  /** Answers one request of the hasher; false if there is none. */
+  /** Answers one request of the hasher, or for another arena; false if there is none. */
   hashOne(): boolean {
     const request = this.#hashes.shift()
     if (!request) return false
+    if (request.type === 'borrow') {
+      this.borrows.push(request)
+      this.arena.lent(request.id, this.lender(request.hash))
+      return true
+    }
     if (request.type === 'patch') this.beforePatch(request.task)
     if (request.type === 'patch') this.arena.patched(request.id, perform(request.task, memoryFiles(this.disk)))
     else

@@ -53,6 +53,50 @@ test.serial('content of an arena that is not shared with it is not to be had, by
   await alice.call('arena_remove', { name: arenaName('private') })
 })
 
+test.serial('content of an arena that is not shared with it is not to be had by announcing it', async t => {
+  const { alice, household } = stage
+  const secret = randomBytes(LEAF_BYTES * 20)
+  const leaves = hashLeaves(secret)
+  const hash = rootOf(secret.length, leaves)
+  const root = join(household.folder, 'vault')
+  mkdirSync(root)
+  writeFileSync(join(root, 'secret'), secret)
+  alice.editConfig(text => `${text}\n[[arenas]]\nname = "vault"\npath = "${root}"\npeers = ["bob"]\n`)
+  await alice.call('config_reload', {})
+  await alice.untilArena('has looked', 'vault', status => status.files === 1)
+  // It knows all hashes, and lacks only the content.
+  const { mallory, reader } = await stage.guest()
+  mallory.onRequest = ({ type, arena, id }) => {
+    if (type === 'fetch_tree') mallory.say({ type: 'tree', arena, id }, leaves)
+    else if (type === 'fetch_leaves')
+      mallory.say({ type: 'fetch_failed', arena, id, code: 'blob_missing', reason: 'not here' })
+    return type === 'fetch_tree' || type === 'fetch_leaves'
+  }
+  const entry = (path: string) =>
+    mallory.entry(path, { type: 'file', size: secret.length, mtime: '1', exec: false, hash })
+  mallory.feed(reader, [entry('announced')])
+  await alice.untilArena('cannot have it', 'docs', status =>
+    status.problems.some(one => one.path === 'announced' && one.reason === 'none of the connected peers has it now'),
+  )
+  t.false(existsSync(join(stage.root, 'announced')))
+  mallory.say({ type: 'fetch_tree', arena: 'docs', id: 6, hash, group: null })
+  t.like(await mallory.hears('fetch_failed', one => one.id === 6), { code: 'blob_missing' })
+  mallory.say({ type: 'fetch_leaves', arena: 'docs', id: 7, hash, from: 0, count: 1, urgent: true })
+  t.like(await mallory.hears('fetch_failed', one => one.id === 7), { code: 'blob_missing' })
+  // Once the arena is shared with it, its word is enough: nothing else kept the content from it.
+  alice.editConfig(text =>
+    text.replace(`path = "${root}"\npeers = ["bob"]`, `path = "${root}"\npeers = ["bob", "mallory"]`),
+  )
+  await alice.call('config_reload', {})
+  mallory.feed(reader, [entry('allowed')])
+  const allowed = join(stage.root, 'allowed')
+  await until('the content is borrowed', 30_000, () => existsSync(allowed))
+  t.true(readFileSync(allowed).equals(secret))
+  await mallory.leave()
+  await alice.call('arena_remove', { name: arenaName('vault') })
+  await stage.undisturbed()
+})
+
 test.serial('an arena that is taken from a peer is closed to it at once', async t => {
   const { alice } = stage
   const { mallory } = await stage.guest()

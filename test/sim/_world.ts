@@ -604,6 +604,13 @@ export class World {
         if (peer.life !== life) return
         this.#enter(peer, arena => arena.patched(id, perform(task, memoryFiles(peer.disk))))
       })
+    } else if (report.type === 'borrow') {
+      // There is one arena on each peer: nobody lends. Without chance, so that older scripts play as they did.
+      const { life } = peer
+      const { id } = report
+      this.after(0, () => {
+        if (peer.life === life) this.#enter(peer, arena => arena.lent(id, null))
+      })
     } else if (report.type === 'history') {
       for (const { action, path, other, author } of report.events) {
         this.note(`${peer.name} history ${action} ${path}${other === undefined ? '' : ` from ${other}`} by ${author}`)

@@ -82,6 +82,8 @@ parentPort?.on('message', (command: ArenaCommand) => {
     case 'watcher':
     case 'hashed':
     case 'patched':
+    case 'lend':
+    case 'lent':
       return
     default:
       command satisfies never

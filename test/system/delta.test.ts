@@ -1,5 +1,15 @@
 /** What an edit, a copy or a rename of a big file costs on the way between two real services, counted by a relay. */
-import { closeSync, copyFileSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  copyFileSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Relay } from '../../bench/relay.ts'
@@ -10,16 +20,18 @@ const MIB = 1024 * 1024
 const SECONDS = 120
 
 interface Pair {
-  /** In alice's root; and a place for what is written aside and renamed into it, as editors do. */
-  there(name: string): string
+  /** In alice's root of an arena; and a place for what is written aside and renamed into it, as editors do. */
+  there(name: string, arena?: string): string
+  /** The same in bob's. */
+  here(name: string, arena?: string): string
   aside: string
   /** Lets alice's user do something, and waits until bob has it: bytes that passed between them, both ways. */
   carried(change: () => void): Promise<number>
   /** Whether bob has the same as alice. */
-  same(name: string): boolean
+  same(name: string, arena?: string): boolean
 }
 
-async function makePair(t: ExecutionContext): Promise<Pair> {
+async function makePair(t: ExecutionContext, arenas = ['docs']): Promise<Pair> {
   const house = new Household(t)
   const [alice, bob] = await house.all('alice', 'bob')
   if (!alice?.port || !bob) throw new Error('two peers were made')
@@ -27,22 +39,24 @@ async function makePair(t: ExecutionContext): Promise<Pair> {
   t.teardown(() => relay.close())
   const { id: aliceId } = await alice.call('id', {})
   const { id: bobId } = await bob.call('id', {})
-  await house.share(alice)
-  await house.share(bob)
+  for (const peer of [alice, bob]) for (const arena of arenas) await house.share(peer, arena)
   // Only bob can dial, and only through the relay.
   await alice.call('peer_add', { name: 'bob', id: bobId, addresses: [] })
   await bob.call('peer_add', { name: 'alice', id: aliceId, addresses: [`127.0.0.1:${relay.port}`] })
-  await house.together([alice, bob])
-  const there = (name: string) => join(house.root(alice), name)
+  for (const arena of arenas) await house.together([alice, bob], arena)
+  const there = (name: string, arena?: string) => join(house.root(alice, arena), name)
+  const here = (name: string, arena?: string) => join(house.root(bob, arena), name)
   return {
     there,
+    here,
     aside: join(house.folder, 'aside'),
-    same: name => readFileSync(join(house.root(bob), name)).equals(readFileSync(there(name))),
+    same: (name, arena) => readFileSync(here(name, arena)).equals(readFileSync(there(name, arena))),
     async carried(change) {
       const before = relay.toTarget + relay.fromTarget
       change()
       // Alice looks at her disk before she agrees, so that bob has heard of the change by then.
-      for (const peer of [alice, bob]) await peer.call('wait', { arena: arenaName('docs'), timeoutSeconds: SECONDS })
+      for (const peer of [alice, bob])
+        for (const arena of arenas) await peer.call('wait', { arena: arenaName(arena), timeoutSeconds: SECONDS })
       return relay.toTarget + relay.fromTarget - before
     },
   }
@@ -101,4 +115,23 @@ test('of 64 MiB that are copied, renamed and edited, or brought back nothing is 
   })
   t.true(same('renamed'))
   t.true(restored < 64 * 1024, `${restored} bytes for content that was replaced and deleted`)
+})
+
+test('of 64 MiB that another arena has nothing is sent again, and each arena has a file of its own', async t => {
+  const { there, here, aside, carried, same } = await makePair(t, ['docs', 'more'])
+  await carried(() => writeFileSync(there('big'), noise(64 * MIB, 6)))
+
+  const copied = await carried(() => {
+    copyFileSync(there('big'), aside)
+    renameSync(aside, there('copy', 'more'))
+  })
+  t.log(`${copied} bytes for a file that another arena has`)
+  t.true(same('copy', 'more'))
+  t.true(copied < 100_000, `${copied} bytes for a file that another arena has`)
+  const files = [statSync(here('big')), statSync(here('copy', 'more'))]
+  t.deepEqual(
+    files.map(({ nlink }) => nlink),
+    [1, 1],
+  )
+  t.not(files[0]?.ino, files[1]?.ino)
 })
