@@ -99,12 +99,12 @@ class PortableDisk implements Disk {
     return run(() => fs.readlinkSync(this.#checked(path), 'utf8'))
   }
 
-  read(path: EntryPath): { before: DiskStat; bytes: Uint8Array; after: DiskStat } {
+  read(path: EntryPath, into?: Uint8Array): { before: DiskStat; bytes: Uint8Array; after: DiskStat } {
     const { fd, stat: before } = this.open(path)
     try {
       if (before.size > READ_BYTES_MAX) fail('EFBIG', path)
-      const bytes = Buffer.allocUnsafeSlow(before.size)
-      const length = readAt(fd, bytes, bytes.length, 0)
+      const bytes = into && into.length >= before.size ? into : Buffer.allocUnsafeSlow(before.size)
+      const length = readAt(fd, bytes, before.size, 0)
       return { before, bytes: bytes.subarray(0, length), after: statOpen(fd) }
     } finally {
       fs.closeSync(fd)

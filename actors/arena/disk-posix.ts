@@ -78,12 +78,12 @@ class PosixDisk implements Disk {
     return this.#inParent(path, (folder, name) => posix.readLinkIn(folder, name))
   }
 
-  read(path: EntryPath): { before: DiskStat; bytes: Uint8Array; after: DiskStat } {
+  read(path: EntryPath, into?: Uint8Array): { before: DiskStat; bytes: Uint8Array; after: DiskStat } {
     const { fd, stat: before } = this.open(path)
     try {
       if (before.size > READ_BYTES_MAX) throw new DiskError('EFBIG', `EFBIG: '${path}' is no small file`)
-      const bytes = Buffer.allocUnsafeSlow(before.size)
-      const length = posix.readAt(fd, bytes, bytes.length, 0)
+      const bytes = into && into.length >= before.size ? into : Buffer.allocUnsafeSlow(before.size)
+      const length = posix.readAt(fd, bytes, before.size, 0)
       return { before, bytes: bytes.subarray(0, length), after: posix.statOpen(fd) }
     } finally {
       posix.close(fd)

@@ -46,8 +46,11 @@ export interface Disk {
   listStat(path: EntryPath | undefined): { entries: { name: string; stat: DiskStat }[]; invalid: string[] }
   /** Target of a symlink. Throws EINVAL if it is none; the text may be anything, U+FFFD for invalid UTF-8. */
   readLink(path: EntryPath): string
-  /** Content of a small file, whole, with the stat before and after the reading. Throws if it is not a regular file. */
-  read(path: EntryPath): { before: DiskStat; bytes: Uint8Array; after: DiskStat }
+  /**
+   * Content of a small file, whole, with the stat before and after the reading. Throws if it is not a regular file. `into`: where it
+   * may be put if there is room; then it is the caller's who says how long it is of use.
+   */
+  read(path: EntryPath, into?: Uint8Array): { before: DiskStat; bytes: Uint8Array; after: DiskStat }
   /** Descriptor of a regular file, for reading. The caller closes it (`close`) or hands it on. */
   open(path: EntryPath): { fd: number; stat: DiskStat }
   close(fd: number): void

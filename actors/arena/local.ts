@@ -83,6 +83,14 @@ interface Hashing {
   left: number
 }
 
+/** What a file was called before. */
+interface FormerName {
+  readonly path: EntryPath
+  readonly hash: BlobHash
+  /** Nor has anything else been done to it: its ctime is the same as well. */
+  readonly untouched: boolean
+}
+
 /** A change that is ready to be committed. */
 interface Change {
   readonly path: EntryPath
@@ -308,7 +316,7 @@ export class LocalChanges {
     return hash
   }
 
-  #foundFile(path: EntryPath, stat: DiskStat, hash: BlobHash, leaves: Uint8Array | null, from?: EntryPath): void {
+  #foundFile(path: EntryPath, stat: DiskStat, hash: BlobHash, leaves: Uint8Array | null, from?: FormerName): void {
     const content: Content = {
       type: 'file',
       size: stat.size,
@@ -317,8 +325,8 @@ export class LocalChanges {
       hash,
     }
     // What only has another name is not recognised by it before its content was looked at, be that after a restart.
-    const stamp = from === undefined ? stampOf(stat) : NO_STAMP
-    this.#makeReady({ path, content, stamp, leaves, ...(from !== undefined && { from }) })
+    const stamp = from === undefined || from.untouched ? stampOf(stat) : NO_STAMP
+    this.#makeReady({ path, content, stamp, leaves, ...(from !== undefined && { from: from.path }) })
     if (isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
   }
 
@@ -643,24 +651,25 @@ export class LocalChanges {
   }
 
   /** The missing file that this one was, if nothing but its name has changed since its hash was taken. */
-  #movedFrom(stat: DiskStat): { path: EntryPath; hash: BlobHash } | undefined {
+  #movedFrom(stat: DiskStat): FormerName | undefined {
     const path = this.#missingInodes.get(stat.ino)
     if (path === undefined || !this.#missing.has(path) || stat.links > 1) return undefined
     const entry = this.#context.store.entry(path)
     const { have, stamp } = entry ?? {}
     if (have?.content.type !== 'file' || !stamp || stamp.size !== stat.size || stamp.mtimeNs !== stat.mtimeNs)
       return undefined
-    return { path, hash: have.content.hash }
+    return { path, hash: have.content.hash, untouched: sameStamp(stamp, stat) && !this.#suspects.has(path) }
   }
 
   /**
    * Both halves of a rename go out together, the new name first: others then move what they have. Its content is looked at
-   * after that, for same size and mtime prove nothing.
+   * after that, for same size and mtime prove nothing – unless a folder above was renamed: that does not touch the file, and its
+   * ctime is that of before.
    */
-  #foundRenamed(path: EntryPath, stat: DiskStat, moved: { path: EntryPath; hash: BlobHash }): void {
-    this.#foundFile(path, stat, moved.hash, null, moved.path)
+  #foundRenamed(path: EntryPath, stat: DiskStat, moved: FormerName): void {
+    this.#foundFile(path, stat, moved.hash, null, moved)
     this.#foundMoved = true
-    this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
+    if (!moved.untouched) this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
     if (this.#stat(moved.path) !== null) return
     this.#missing.delete(moved.path)
     this.#makeReady({
@@ -764,9 +773,12 @@ export class LocalChanges {
     return true
   }
 
+  /** Where small files are read to, one after the other. */
+  readonly #scratch = Buffer.allocUnsafeSlow(PACKED_BLOB_BYTES_MAX)
+
   #hashHere(look: Look): void {
     try {
-      const { before, bytes, after } = this.#context.disk.read(look.path)
+      const { before, bytes, after } = this.#context.disk.read(look.path, this.#scratch)
       if (!sameStamp(stampOf(before), after) || bytes.length !== after.size)
         return this.#retry({ ...look, stat: after })
       const leaves = hashLeaves(bytes)

@@ -1,5 +1,6 @@
 /** A folder that one peer renames: the other's disk does it in one step where all fits, entry by entry where not, and nothing is lost by it. */
 import test from 'ava'
+import { MemoryDisk } from '../../actors/arena/disk-memory.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { assertAgree, connect, disconnect, Killed, makeHousehold, makePair, type Peer, settle } from './_pair.ts'
 
@@ -50,6 +51,27 @@ test('a renamed folder is one step on the disk of the other peer, whatever is in
     renamed.map(({ path }) => path),
     ['to/deep/7'],
   )
+})
+
+test('what was only moved with its folder is not read again; what was written to behind its size and mtime is', t => {
+  const { world, a, b } = makePair()
+  fill(a)
+  settle(world)
+  const read: string[] = []
+  for (const { disk } of [a, b]) {
+    disk.read = path => {
+      read.push(path)
+      return MemoryDisk.prototype.read.call(disk, path)
+    }
+  }
+  const { mtimeNs } = a.disk.stat('from/deep/3' as EntryPath)!
+  a.disk.writeFile('from/deep/3', new Uint8Array(Buffer.from('CONTENT 3')))
+  a.disk.touch('from/deep/3', mtimeNs)
+  a.rename('from', 'to')
+  settle(world)
+  t.deepEqual(new Set(read), new Set(['to/deep/3']))
+  assertAgree(t, world)
+  t.is(b.read('to/deep/3'), 'CONTENT 3')
 })
 
 test('a rename that a scan meets before the watcher has told of it is one step as well', t => {
