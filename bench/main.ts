@@ -29,7 +29,8 @@ interface Options {
   dir: string
   out?: string
   docs?: boolean
-  from?: string
+  from?: string[]
+  note?: string
 }
 
 const program = new Command('bench')
@@ -44,13 +45,15 @@ const program = new Command('bench')
   .option('--dir <folder>', 'where to work; should be on the disk that counts, not in memory', tmpdir())
   .option('--out <file>', 'write the results as JSON')
   .option('--docs', 'write docs/performance.md and docs/performance.svg')
-  .option('--from <file>', 'take the results of an earlier --out instead of measuring')
+  .option('--from <files>', 'take the results of earlier --out, separated by commas, instead of measuring', text =>
+    text.split(','),
+  )
+  .option('--note <sentence>', 'what a reader of the report should know of the machine')
 
 await main(program.parse().opts<Options>())
 
 async function main(options: Options): Promise<void> {
-  const results =
-    options.from === undefined ? await measure(options) : (JSON.parse(readFileSync(options.from, 'utf8')) as Results)
+  const results = options.from === undefined ? await measure(options) : joined(options.from)
   const markdown = toMarkdown(results)
   if (options.out !== undefined) {
     mkdirSync(dirname(resolve(options.out)), { recursive: true })
@@ -63,6 +66,19 @@ async function main(options: Options): Promise<void> {
   }
   process.stdout.write(markdown)
   if (results.cases.some(result => result.tools.some(tool => tool.failures.length > 0))) process.exitCode = 1
+}
+
+/** Several measurements as one: a case that was measured twice is that of the later file. */
+function joined(files: readonly string[]): Results {
+  const all = files.map(file => JSON.parse(readFileSync(file, 'utf8')) as Results)
+  const last = all.at(-1)
+  if (!last) throw new Error('there is nothing to take the results from')
+  const cases = new Map(all.flatMap(results => results.cases.map(one => [one.name, one])))
+  return {
+    ...last,
+    machine: { ...last.machine, loadBefore: Math.max(...all.map(({ machine }) => machine.loadBefore)) },
+    cases: CASE_NAMES.flatMap(name => cases.get(name) ?? []),
+  }
 }
 
 async function measure(options: Options): Promise<Results> {
@@ -86,7 +102,7 @@ async function measure(options: Options): Promise<Results> {
     for (const name of options.cases) cases.push(await measureCase(name, present, options, folder))
     return {
       date: new Date().toISOString().slice(0, 10),
-      machine: machineOf(folder, loadBefore),
+      machine: { ...machineOf(folder, loadBefore), note: options.note ?? null },
       settings: {
         rounds: options.rounds,
         scale: options.scale,
@@ -156,7 +172,7 @@ function probe(tool: Tool): { version: string | null; missing: string | null } {
   }
 }
 
-function machineOf(folder: string, loadBefore: number): Results['machine'] {
+function machineOf(folder: string, loadBefore: number): Omit<Results['machine'], 'note'> {
   const [, fileSystem] = execFileSync('df', ['--output=fstype', folder], { encoding: 'utf8' }).split('\n')
   return {
     processor: cpus()[0]?.model.trim() ?? 'unknown processor',

@@ -15,6 +15,8 @@ export interface Results {
     node: string
     /** Load average over a minute before the first run: what others do on this machine. */
     loadBefore: number
+    /** What else a reader should know of it, a sentence; null: nothing. */
+    note: string | null
   }
   settings: { rounds: number; scale: number; edits: number; idleSeconds: number }
   tools: { name: ToolName; version: string | null; missing: string | null }[]
@@ -56,6 +58,35 @@ const HEADLINE: Record<CaseName, string> = {
   loadtest: 'all_ms',
 }
 
+/** What Realize is to reach on a machine of two processors, by case: a figure, and at most how much; of another tool's: that part of it. */
+const AIMS: [name: CaseName, figure: string, most: number, of?: ToolName][] = [
+  ['small', 'durable_s', 1.3],
+  ['small', 'durable_s', 1 / 8, 'syncthing'],
+  ['small100k', 'durable_s', 15],
+  ['small100k', 'peak_a_mb', 200],
+  ['small100k', 'peak_b_mb', 200],
+  ['big', 'durable_s', 0.75, 'rsync'],
+  ['overwrite', 'visible_s', 2.5],
+  ['overwrite', 'wire_mb', 1.3],
+  ['insert', 'visible_s', 2.5],
+  ['insert', 'wire_mb', 0.5],
+  ['rename_file', 'visible_s', 0.2],
+  ['rename_file', 'wire_mb', 0.01],
+  ['rename_folder', 'visible_s', 0.5],
+  ['rename_folder', 'wire_mb', 0.4],
+  ['edit', 'p50_ms', 20],
+  ['edit', 'p95_ms', 60],
+  ['edit_during', 'p95_ms', 300],
+  ['idle_wire', 'wire_kb', 2],
+  ['million', 'rss_mb', 250],
+  ['million', 'cpu_percent', 0.5],
+  ['million', 'rescan_s', 8],
+  ['million', 'restart_s', 12],
+  ['loadtest', 'connect_s', 20],
+  ['loadtest', 'all_ms', 2_000],
+  ['loadtest', 'connection_kb', 200],
+]
+
 const COLUMNS: Record<string, string> = {
   durable_s: 'durable (s)',
   copied_s: 'command returned (s)',
@@ -95,18 +126,20 @@ export function toMarkdown(results: Results): string {
     '',
     '<!-- Written by `npm run bench -- --docs`. Change bench/report.ts, not this file. -->',
     '',
-    `Measured on ${results.date}: ${settings.rounds === 1 ? 'one round' : `medians of ${settings.rounds} rounds`}, the tools in turn, both ends on one machine over loopback.`,
+    `Measured on ${results.date}: the tools in turn, both ends on one machine over loopback; of several rounds the medians.`,
     `${machine.processor}, ${machine.processors} processors, ${Math.round(machine.memoryBytes / 1e9)} GB of memory, Linux ${machine.kernel}, ${machine.fileSystem}, Node ${machine.node}.`,
     ...(machine.loadBefore < machine.processors * BUSY_PART
       ? []
       : [
           `**The machine was busy with other things (load ${machine.loadBefore.toFixed(1)} before the start): these figures are no more than a hint.**`,
         ]),
+    ...(machine.note === null ? [] : [machine.note]),
     ...(settings.scale === 1 ? [] : [`**Inputs are scaled to ${settings.scale} of the published size.**`]),
     '',
     '![The headline figure of each case, a bar for each tool; shorter is better](performance.svg)',
     '',
   ]
+  lines.push(...aimLines(results))
   for (const result of results.cases) lines.push(...caseLines(result), '')
   lines.push('## The tools', '')
   for (const tool of results.tools) lines.push(`- ${tool.name}: ${tool.version ?? `not measured, ${tool.missing}`}`)
@@ -138,15 +171,45 @@ export function toMarkdown(results: Results): string {
   return lines.join('\n')
 }
 
+/** Each aim that was measured, and whether it was met. */
+function aimLines(results: Results): string[] {
+  if (results.settings.scale !== 1) return []
+  const rows: string[] = []
+  for (const [name, figure, most, of] of AIMS) {
+    const ours = figureOf(results, name, 'realize', figure)
+    const theirs = of && figureOf(results, name, of, figure)
+    if (ours === undefined || (of && theirs === undefined)) continue
+    const limit = theirs === undefined ? most : most * theirs
+    const part = of && (most < 0.5 ? `1/${Math.round(1 / most)} of ${of}: ` : `${most} × ${of}: `)
+    const aim = `${part ?? ''}${format(limit)}`
+    rows.push(`| ${name} | ${COLUMNS[figure]} | ${aim} | ${format(ours)} | ${ours <= limit ? 'yes' : '**no**'} |`)
+  }
+  if (rows.length === 0) return []
+  return [
+    '## What is aimed at',
+    '',
+    '| case | figure | at most | measured | met |',
+    '|---|---|---:|---:|---|',
+    ...rows,
+    '',
+  ]
+}
+
+function figureOf(results: Results, name: CaseName, tool: ToolName, figure: string): number | undefined {
+  const runs = results.cases.find(one => one.name === name)?.tools.find(one => one.tool === tool)?.runs ?? []
+  return runs.length > 0 ? medians(runs)[figure] : undefined
+}
+
 function caseLines(result: CaseResult): string[] {
   const measured = result.tools.filter(tool => tool.runs.length > 0)
   const columns = Object.keys(COLUMNS).filter(column => measured.some(tool => tool.runs.some(run => column in run)))
   const headline = HEADLINE[result.name]
   const ours = headlineOf(result, 'realize')
+  const rounds = Math.max(...result.tools.map(tool => tool.runs.length + tool.failures.length))
   const lines = [
     `## ${result.name}`,
     '',
-    `${result.title}.`,
+    `${result.title}. ${rounds === 1 ? 'One round' : `${rounds} rounds`}.`,
     '',
     `| tool | ${columns.map(column => COLUMNS[column]).join(' | ')} | ${COLUMNS[headline]?.replace(/ \(.*/u, '')} ÷ Realize’s |`,
     `|---|${columns.map(() => '---:|').join('')}---:|`,

@@ -11,6 +11,7 @@ const results: Results = {
     fileSystem: 'ext4',
     node: '20.20.0',
     loadBefore: 0.1,
+    note: null,
   },
   settings: { rounds: 3, scale: 1, edits: 100, idleSeconds: 30 },
   tools: [
@@ -42,6 +43,25 @@ test('the report shows medians and how the others stand to ours', t => {
   const text = toMarkdown(results)
   t.true(text.includes('| realize | 3.00 | – | 1.00 |'), text)
   t.true(text.includes('| rsync | 1.50 | 1.00 | 0.50 |'), text)
+})
+
+test('the report says what is aimed at and whether it is met, where it was measured', t => {
+  const measured = (name: 'small' | 'edit', tool: 'realize' | 'syncthing', figures: Record<string, number>) => ({
+    name,
+    title: name,
+    tools: [{ tool, excluded: null, runs: [figures], failures: [] }],
+  })
+  const small = measured('small', 'realize', { durable_s: 1.25 })
+  small.tools.push(...measured('small', 'syncthing', { durable_s: 9.6 }).tools)
+  const text = toMarkdown({ ...results, cases: [small, measured('edit', 'realize', { p50_ms: 19, p95_ms: 61 })] })
+  const aims = text.split('\n').filter(line => line.startsWith('| small |') || line.startsWith('| edit |'))
+  t.deepEqual(aims, [
+    '| small | durable (s) | 1.30 | 1.25 | yes |',
+    '| small | durable (s) | 1/8 of syncthing: 1.20 | 1.25 | **no** |',
+    '| edit | p50 (ms) | 20.0 | 19.0 | yes |',
+    '| edit | p95 (ms) | 60.0 | 61.0 | **no** |',
+  ])
+  t.false(toMarkdown({ ...results, settings: { ...results.settings, scale: 0.5 } }).includes('aimed'))
 })
 
 test('the report says what is not there, and why', t => {
