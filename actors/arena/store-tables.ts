@@ -20,8 +20,8 @@ const SESSIONS_KEY = Buffer.from('sessions')
 /** Says in which form the index by hash is. */
 const INDEX_KEY = Buffer.from('index')
 const INDEX_FORM = 2
-/** Entries at hand: those of a batch are asked for again and again until it is done. */
-const AT_HAND_MAX = 8192
+/** Entries at hand, in two generations of so many: those of a batch are asked for again and again until it is done. */
+const AT_HAND_MAX = 4096
 
 export interface StoreOptions {
   readonly tables: Tables
@@ -38,8 +38,9 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
   let draft: { -readonly [Field in keyof StoreState]: StoreState[Field] } | null = null
 
   const now = () => draft ?? state
-  /** The store's own; null: there is none. */
-  const atHand = new Map<EntryPath, Entry | null>()
+  /** The store's own; null: there is none. Nothing is deleted one by one: a map that is emptied from its front gets slow. */
+  let atHand = new Map<EntryPath, Entry | null>()
+  let atHandBefore = new Map<EntryPath, Entry | null>()
   const intents = openIntents(tables)
 
   function transact(change: (writer: Writer) => void): void {
@@ -58,6 +59,7 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       state = next
     } catch (error) {
       atHand.clear()
+      atHandBefore.clear()
       intents.load()
       throw error
     } finally {
@@ -66,7 +68,10 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
   }
 
   function remember(path: EntryPath, entry: Entry | null): void {
-    if (atHand.size >= AT_HAND_MAX) for (const oldest of atHand.keys()) if (atHand.delete(oldest)) break
+    if (atHand.size >= AT_HAND_MAX) {
+      atHandBefore = atHand
+      atHand = new Map()
+    }
     atHand.set(path, entry)
   }
 
@@ -148,8 +153,9 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
   function entryOf(path: EntryPath): Entry | undefined {
     const known = atHand.get(path)
     if (known !== undefined) return known ?? undefined
-    const packed = tables.get('entries', treeKey(path))
-    const entry = packed === undefined ? null : unpackEntry(path, packed)
+    const before = atHandBefore.get(path)
+    const packed = before === undefined ? tables.get('entries', treeKey(path)) : undefined
+    const entry = before ?? (packed === undefined ? null : unpackEntry(path, packed))
     remember(path, entry)
     return entry ?? undefined
   }
