@@ -18,7 +18,8 @@ export class RecentContent {
   readonly #blobs = new Map<BlobHash, Uint8Array>()
   #slabs: Slab[] = []
   #at = -1
-  #used = SLAB_BYTES
+  /** Of the slab at `#at`; until there is one, nothing fits. */
+  #used = Number.POSITIVE_INFINITY
 
   /** Keeps a copy. */
   put(hash: BlobHash, bytes: Uint8Array): void {
@@ -50,6 +51,6 @@ export class RecentContent {
     this.#blobs.clear()
     this.#slabs = []
     this.#at = -1
-    this.#used = SLAB_BYTES
+    this.#used = Number.POSITIVE_INFINITY
   }
 }
