@@ -11,7 +11,7 @@ import { type Cleaning, temporaryFolder } from '../_temp.ts'
 import { Peer } from './_peer.ts'
 import { differences, type Tree, treeOf } from './_tree.ts'
 
-export const SETTLE_SECONDS = 30
+export const SETTLE_SECONDS = 90
 /** Below the range from which the kernel takes ports for outgoing connections, so that a port is still free after a restart. */
 const PORTS = { from: 15_000, to: 32_000 }
 

@@ -87,7 +87,9 @@ test('a root that cannot be written says so, gives what it has, and takes the re
     one => one.state === 'guarded' && /EROFS/.test(one.reason ?? ''),
   )
   t.regex(first.reason!, /read-only.*realize arena resume docs/i)
-  t.is((await bob.realize('arena', 'resume', 'docs')).code, 0)
+  const refused = await bob.realize('arena', 'resume', 'docs')
+  t.is(refused.code, 1)
+  t.regex(refused.stderr, /read-only/)
   await bob.untilArena('still says why', 'docs', one => one.state === 'guarded' && /EROFS/.test(one.reason ?? ''))
   remount(root, 'rw')
   t.is((await bob.realize('arena', 'resume', 'docs')).code, 0)

@@ -26,7 +26,7 @@ const LARGE = new Set(['@biomejs', '@typescript'])
 test.serial(
   'a folder of installed packages, 20,000 files with links and programs, goes both ways through restarts',
   async t => {
-    t.timeout(240_000)
+    t.timeout(480_000)
     const household = new Household(t)
     const [alice, bob] = await household.couple()
     const ours = join(household.folder, 'prepared')
@@ -83,7 +83,7 @@ test.serial(
 test.serial(
   'a folder of three files of 200 MiB goes over, is edited, renamed and added to from the other side',
   async t => {
-    t.timeout(240_000)
+    t.timeout(480_000)
     const household = new Household(t)
     const [alice, bob] = await household.couple()
     const size = 200 * 1024 * 1024
