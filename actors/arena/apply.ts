@@ -7,7 +7,7 @@ import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { LEAF_BYTES } from '../../protocol/limits.ts'
 import { ancestorsOf, foldName, nameOf, parentOf } from '../../protocol/path.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
-import { hashSmall } from '../hasher/merkle.ts'
+import { hashLeaves, hashSmall, rootOf } from '../hasher/merkle.ts'
 import { conflictPath } from './conflict-name.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
@@ -38,6 +38,9 @@ const RETRY_MAX_MS = 60_000
 const LOST_AND_FOUND = 'lost+found' as EntryPath
 /** After a power loss content of unknown origin is hashed up to this size; larger is kept unseen. */
 const RESCUE_BYTES_MAX = 64 * 1024 * 1024
+/** And content whose name says what it is to become, up to this one, in such pieces; larger is taken for a part. */
+const RESCUE_WHOLE_BYTES_MAX = 1024 * 1024 * 1024
+const RESCUE_PIECE_LEAVES = 64
 /** A file that a folder keeps out waits so long for the peer that shows it, or for the end of what lives below. */
 const DISPLACED_MS = 5_000
 /** The same where the file's content is not here: whoever shows it may ignore what lives below, and so never make room. */
@@ -1388,10 +1391,15 @@ export class Applier {
     const { disk, store } = this.#context
     const rows: Kept[] = []
     for (const slot of disk.stageList()) {
-      const stat = slot.startsWith(BIG_SLOT) ? null : disk.stageStat(slot)
+      const stat = disk.stageStat(slot)
       if (stat === null || stat.size === 0 || (stat.type !== 'file' && stat.type !== 'symlink')) continue
-      const readable = stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX
-      const row = this.#strayRow(readable ? hashSmall(disk.stageRead(slot, 0, stat.size)) : null, stat)
+      let hash: BlobHash | null = null
+      if (slot.startsWith(BIG_SLOT)) {
+        hash = slot.slice(BIG_SLOT.length) as BlobHash
+        if (!this.#isWhole(slot, stat, hash)) continue
+      } else if (stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX)
+        hash = hashSmall(disk.stageRead(slot, 0, stat.size))
+      const row = this.#strayRow(hash, stat)
       disk.keep(slot, row.id)
       rows.push(row)
     }
@@ -1399,6 +1407,18 @@ export class Applier {
     store.transact(writer => {
       for (const row of rows) this.#versions.add(writer, row)
     })
+  }
+
+  /** Whether all of a big blob has come: nobody may know any more that it was wanted. */
+  #isWhole(slot: string, { type, size }: DiskStat, hash: BlobHash): boolean {
+    const { disk } = this.#context
+    if (type !== 'file' || size > RESCUE_WHOLE_BYTES_MAX) return false
+    const leaves: Uint8Array[] = []
+    const piece = RESCUE_PIECE_LEAVES * LEAF_BYTES
+    for (let offset = 0; offset < size; offset += piece) {
+      leaves.push(hashLeaves(disk.stageRead(slot, offset, Math.min(piece, size - offset))))
+    }
+    return rootOf(size, Buffer.concat(leaves)) === hash
   }
 
   /** Versions without a row: their store was lost or rolled back. They are listed again, without their path. */

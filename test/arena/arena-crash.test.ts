@@ -2,6 +2,7 @@
 import test from 'ava'
 import type { DiskStat } from '../../actors/arena/disk.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
+import { LEAF_BYTES } from '../../protocol/limits.ts'
 import {
   assertAgree,
   connect,
@@ -307,6 +308,28 @@ test('lost content is not given up while a peer is away that may have it', t => 
   t.true(b.entry('f')?.pending)
   t.false(b.logged.includes('content_lost'))
   t.regex(b.state.missing.join(), /no peer is connected that has it/)
+})
+
+test('a big content that had come whole is kept where a power loss made its store forget of it; a part of one is not', t => {
+  const { world, a, b } = makePair()
+  settle(world)
+  const forgetful = b.tables.snapshot()
+  b.disk.completeSync = () => {}
+  const film = Buffer.alloc(3 * LEAF_BYTES + 5, 'a film')
+  a.write('film', film)
+  until(world, 'all of it has come', () => b.disk.syncsWaiting > 0 && b.disk.stageList().length > 0)
+  a.stop()
+  b.stop()
+  const part = `b-${'f'.repeat(64)}`
+  b.disk.stageOpen(part, 2 * LEAF_BYTES)
+  b.tables = forgetful
+  b.boot = 'boot-2'
+  b.start()
+  t.deepEqual(
+    b.kept().map(({ path, hash, size }) => [path, hash === null, size]),
+    [['lost+found', false, film.length]],
+  )
+  t.deepEqual(b.disk.stageList(), [part])
 })
 
 test('a file that was to be moved, and is edited before it is, stays with its edit', t => {

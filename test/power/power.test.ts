@@ -51,6 +51,13 @@ class Machine {
     return found
   }
 
+  /** Where this content lies, below the root. */
+  places(key: string): string[] {
+    return filesBelow(this.root)
+      .filter(path => keyOf(readFileSync(path)) === key)
+      .map(path => `${this.peer.name}:${path.slice(this.root.length + 1)}`)
+  }
+
   held(): Set<string> {
     const staged = filesBelow(join(this.root, '.realize/staging')).map(path => keyOf(readFileSync(path)))
     return new Set([...this.contents(true), ...staged])
@@ -128,12 +135,18 @@ class Machine {
     const kept = this.held()
     for (const machine of machines) if (machine !== this) for (const key of machine.contents(true)) kept.add(key)
     for (const key of before) if (!kept.has(key)) ledger.ended(key)
+    for (const key of ledger.required.keys()) {
+      const places = machines.flatMap(machine => machine.places(key))
+      ledger.lastHeld.set(key, `after ${this.peer.name} lost power (${left}): ${places.join(', ') || 'nowhere'}`)
+    }
   }
 }
 
 class UserLedger extends Ledger {
   /** What its user wrote and did not sync. */
   readonly unsynced = new Set<string>()
+  /** Where each content was that nobody had ended, after the last power loss. */
+  readonly lastHeld = new Map<string, string>()
 }
 
 class House {
@@ -189,7 +202,10 @@ class House {
   faults(): string[] {
     const faults: string[] = []
     const kept = new Set(this.machines.flatMap(machine => [...machine.contents(true)]))
-    for (const [key, { path }] of this.ledger.required) if (!kept.has(key)) faults.push(`I1 lost: ${path} (${key})`)
+    for (const [key, { path }] of this.ledger.required) {
+      if (!kept.has(key))
+        faults.push(`I1 lost: ${path} (${key}), ${this.ledger.lastHeld.get(key) ?? 'before any power loss'}`)
+    }
     for (const { peer, root, paths } of this.machines.map(machine => ({ ...machine, paths: machine.paths() }))) {
       for (const path of paths) {
         const key = keyOf(readFileSync(join(root, path)))

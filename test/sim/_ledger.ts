@@ -15,14 +15,14 @@ export class Ledger {
   readonly written = new Map<string, Written>()
   /** What nobody has knowingly ended. */
   readonly required = new Map<string, Written>()
-  /** What a user moved over the very same since it was written: of one name gone, and of the other nothing to say. */
-  readonly movedOverSame = new Set<string>()
+  /** What a user put over the very same since it was written, or moved there: of one name gone, and of the other nothing to say. */
+  readonly overSame = new Set<string>()
 
   wrote(key: string | null, by: Written): void {
     if (key === null) return
     this.written.set(key, by)
     this.required.set(key, by)
-    this.movedOverSame.delete(key)
+    this.overSame.delete(key)
     this.returned.add(key)
   }
 

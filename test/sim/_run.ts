@@ -185,7 +185,7 @@ function check(world: World, absent: ReadonlySet<string>): void {
   for (const [key, { peer, path, atMs }] of world.ledger.required) {
     const what = `${path} that ${world.peers[peer]?.name} wrote at ${atMs.toFixed(1)} (${key})`
     if (!held.has(key)) throw new SimulationFailure('I1 lost write', what)
-    if (plain && !shown.has(key) && !world.ledger.movedOverSame.has(key))
+    if (plain && !shown.has(key) && !world.ledger.overSame.has(key))
       throw new SimulationFailure('I1 hidden write', what)
   }
   for (const path of treeOf(first.disk).keys()) {
@@ -199,8 +199,9 @@ function check(world: World, absent: ReadonlySet<string>): void {
 
 /**
  * After these, or races in the moment of a change, a write that nobody has replaced may be in a version store alone. Else it stands at
- * a path: its own or a conflict copy's. To write the same once more (`rewrite`) is no edit, and loses to a deletion; so does a file
- * that was moved over its equal, of the same mtime: two users who each keep another of two equal names have deleted both.
+ * a path: its own or a conflict copy's. To write the same once more (`rewrite`, a copy of a file to its own path) is no edit, and loses to
+ * others' changes; so does a file that was moved over its equal, of the same mtime: two users who each keep another of two equal names
+ * have deleted both.
  */
 const EXCUSES = new Set<Step['do']>(['power', 'lose_store', 'restore_store', 'full', 'rewrite', 'errors', 'unmount'])
 

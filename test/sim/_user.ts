@@ -188,6 +188,7 @@ export class User {
       disk.writeFile(path, bytes)
       ledger.ended(before)
       this.#wrote(path, bytesKey(bytes))
+      if (before !== null && before === bytesKey(bytes)) ledger.overSame.add(before)
       touched(path)
     })
   }
@@ -284,7 +285,7 @@ export class User {
     if (from === to) return
     const same = moved !== null && replaced === moved && sameToPeers(disk, from, to)
     disk.rename(from, to)
-    if (same) ledger.movedOverSame.add(moved)
+    if (same) ledger.overSame.add(moved)
     if (replaced !== moved) ledger.ended(replaced)
     touched(from, to)
   }
