@@ -53,7 +53,7 @@ const program = new Command('bench')
 await main(program.parse().opts<Options>())
 
 async function main(options: Options): Promise<void> {
-  const results = options.from === undefined ? await measure(options) : joined(options.from)
+  const results = options.from === undefined ? await measure(options) : joined(options.from, options.note)
   const markdown = toMarkdown(results)
   if (options.out !== undefined) {
     mkdirSync(dirname(resolve(options.out)), { recursive: true })
@@ -69,14 +69,18 @@ async function main(options: Options): Promise<void> {
 }
 
 /** Several measurements as one: a case that was measured twice is that of the later file. */
-function joined(files: readonly string[]): Results {
+function joined(files: readonly string[], note: string | undefined): Results {
   const all = files.map(file => JSON.parse(readFileSync(file, 'utf8')) as Results)
   const last = all.at(-1)
   if (!last) throw new Error('there is nothing to take the results from')
   const cases = new Map(all.flatMap(results => results.cases.map(one => [one.name, one])))
   return {
     ...last,
-    machine: { ...last.machine, loadBefore: Math.max(...all.map(({ machine }) => machine.loadBefore)) },
+    machine: {
+      ...last.machine,
+      loadBefore: Math.max(...all.map(({ machine }) => machine.loadBefore)),
+      note: note ?? last.machine.note,
+    },
     cases: CASE_NAMES.flatMap(name => cases.get(name) ?? []),
   }
 }
