@@ -1390,13 +1390,17 @@ export class Applier {
   #rescueStaged(): void {
     const { disk, store } = this.#context
     const rows: Kept[] = []
+    const parts = this.#wantedSizes()
     for (const slot of disk.stageList()) {
       const stat = disk.stageStat(slot)
       if (stat === null || stat.size === 0 || (stat.type !== 'file' && stat.type !== 'symlink')) continue
       let hash: BlobHash | null = null
       if (slot.startsWith(BIG_SLOT)) {
-        hash = slot.slice(BIG_SLOT.length) as BlobHash
-        if (!this.#isWhole(slot, stat, hash)) continue
+        const blob = slot.slice(BIG_SLOT.length) as BlobHash
+        if (this.#isWhole(slot, stat, blob)) hash = blob
+        // A part of one has the size of the whole. Else it is what was to be replaced, taken out into the slot by a step that is forgotten.
+        else if (parts.get(blob) === stat.size || stat.type !== 'file' || stat.size > RESCUE_BYTES_MAX) continue
+        else hash = hashSmall(disk.stageRead(slot, 0, stat.size))
       } else if (stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX)
         hash = hashSmall(disk.stageRead(slot, 0, stat.size))
       const row = this.#strayRow(hash, stat)
@@ -1407,6 +1411,21 @@ export class Applier {
     store.transact(writer => {
       for (const row of rows) this.#versions.add(writer, row)
     })
+  }
+
+  /** Sizes of the big blobs of which parts may have come. */
+  #wantedSizes(): Map<BlobHash, number> {
+    const { store } = this.#context
+    const sizes = new Map<BlobHash, number>()
+    for (let after: EntryPath | null = null; ; ) {
+      const page: EntryPath[] = store.pendingPage(after, PLAN_PAGE)
+      for (const path of page) {
+        const content = store.entry(path)?.known.content
+        if (content?.type === 'file' && content.size > LEAF_BYTES) sizes.set(content.hash, content.size)
+      }
+      if (page.length < PLAN_PAGE) return sizes
+      after = page.at(-1) as EntryPath
+    }
   }
 
   /** Whether all of a big blob has come: nobody may know any more that it was wanted. */

@@ -310,7 +310,7 @@ test('lost content is not given up while a peer is away that may have it', t => 
   t.regex(b.state.missing.join(), /no peer is connected that has it/)
 })
 
-test('a big content that had come whole is kept where a power loss made its store forget of it; a part of one is not', t => {
+test('a big content that had come whole is kept where a power loss made its store forget of it; a part that is wanted goes on', t => {
   const { world, a, b } = makePair()
   settle(world)
   const forgetful = b.tables.snapshot()
@@ -318,10 +318,10 @@ test('a big content that had come whole is kept where a power loss made its stor
   const film = Buffer.alloc(3 * LEAF_BYTES + 5, 'a film')
   a.write('film', film)
   until(world, 'all of it has come', () => b.disk.syncsWaiting > 0 && b.disk.stageList().length > 0)
+  const [slot] = b.disk.stageList()
+  const knowing = b.tables.snapshot()
   a.stop()
   b.stop()
-  const part = `b-${'f'.repeat(64)}`
-  b.disk.stageOpen(part, 2 * LEAF_BYTES)
   b.tables = forgetful
   b.boot = 'boot-2'
   b.start()
@@ -329,7 +329,21 @@ test('a big content that had come whole is kept where a power loss made its stor
     b.kept().map(({ path, hash, size }) => [path, hash === null, size]),
     [['lost+found', false, film.length]],
   )
-  t.deepEqual(b.disk.stageList(), [part])
+  t.deepEqual(b.disk.stageList(), [])
+
+  // The same slot with less in it: of the size that is wanted, so a part; of another, so something else that was put there.
+  for (const [size, left] of [
+    [film.length, 1],
+    [LEAF_BYTES, 0],
+  ] as const) {
+    b.stop()
+    b.disk.close(b.disk.stageOpen(slot!, size))
+    b.tables = knowing.snapshot()
+    b.boot += ' and on'
+    b.start()
+    t.is(b.disk.stageList().length, left)
+    if (left > 0) b.disk.stageRemove(slot!)
+  }
 })
 
 test('a file that was to be moved, and is edited before it is, stays with its edit', t => {
