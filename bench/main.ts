@@ -29,6 +29,7 @@ interface Options {
   dir: string
   out?: string
   docs?: boolean
+  keep?: boolean
   from?: string[]
   note?: string
 }
@@ -44,6 +45,7 @@ const program = new Command('bench')
   .option('--no-install', 'do not install missing tools through apt-get')
   .option('--dir <folder>', 'where to work; should be on the disk that counts, not in memory', tmpdir())
   .option('--out <file>', 'write the results as JSON')
+  .option('--keep', 'leave what it made: files that were just deleted make creating others slow for minutes')
   .option('--docs', 'write docs/performance.md and docs/performance.svg')
   .option('--from <files>', 'take the results of earlier --out, separated by commas, instead of measuring', text =>
     text.split(','),
@@ -73,6 +75,8 @@ function joined(files: readonly string[], note: string | undefined): Results {
   const all = files.map(file => JSON.parse(readFileSync(file, 'utf8')) as Results)
   const last = all.at(-1)
   if (!last) throw new Error('there is nothing to take the results from')
+  if (all.some(({ settings }) => settings.scale !== last.settings.scale))
+    throw new Error('these were measured with inputs of different sizes')
   const cases = new Map(all.flatMap(results => results.cases.map(one => [one.name, one])))
   return {
     ...last,
@@ -118,7 +122,7 @@ async function measure(options: Options): Promise<Results> {
     }
   } finally {
     await stopAll()
-    rmSync(folder, { recursive: true, force: true })
+    if (!options.keep) rmSync(folder, { recursive: true, force: true })
   }
 }
 

@@ -176,8 +176,9 @@ function aimLines(results: Results): string[] {
   if (results.settings.scale !== 1) return []
   const rows: string[] = []
   for (const [name, figure, most, of] of AIMS) {
-    const ours = figureOf(results, name, 'realize', figure)
-    const theirs = of && figureOf(results, name, of, figure)
+    const result = results.cases.find(one => one.name === name)
+    const ours = figureOf(result, 'realize', figure)
+    const theirs = of && figureOf(result, of, figure)
     if (ours === undefined || (of && theirs === undefined)) continue
     const limit = theirs === undefined ? most : most * theirs
     const part = of && (most < 0.5 ? `1/${Math.round(1 / most)} of ${of}: ` : `${most} × ${of}: `)
@@ -195,8 +196,8 @@ function aimLines(results: Results): string[] {
   ]
 }
 
-function figureOf(results: Results, name: CaseName, tool: ToolName, figure: string): number | undefined {
-  const runs = results.cases.find(one => one.name === name)?.tools.find(one => one.tool === tool)?.runs ?? []
+function figureOf(result: CaseResult | undefined, tool: ToolName, figure: string): number | undefined {
+  const runs = result?.tools.find(one => one.tool === tool)?.runs ?? []
   return runs.length > 0 ? medians(runs)[figure] : undefined
 }
 
@@ -228,9 +229,8 @@ function caseLines(result: CaseResult): string[] {
   return lines
 }
 
-function headlineOf(result: CaseResult, name: ToolName): number | undefined {
-  const tool = result.tools.find(candidate => candidate.tool === name)
-  return tool && tool.runs.length > 0 ? medians(tool.runs)[HEADLINE[result.name]] : undefined
+function headlineOf(result: CaseResult, tool: ToolName): number | undefined {
+  return figureOf(result, tool, HEADLINE[result.name])
 }
 
 /** Three significant digits, without an exponent. */

@@ -8,6 +8,7 @@ import { EventEmitter, once } from 'node:events'
 import {
   chmodSync,
   closeSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -285,6 +286,8 @@ export class Shadow {
       renameSync(place, join(grave, String(index)))
     })
     const made = new Map<bigint, { ctimeNs: bigint; ino: bigint; ctimeNsBefore: bigint }>()
+    /** By inode: where its content is already. Its other names are links to that, as they were. */
+    const filled = new Map<bigint, { path: string; bytes: Buffer }>()
     const left_ = (path: string, ino: bigint, inode: FileRecord): Buffer => {
       if (left !== 'names') return inode.bytes
       const durable = this.#durable.get(ino)
@@ -303,8 +306,15 @@ export class Shadow {
         mkdirSync(path)
         for (const [name, child] of inode.names) make(join(path, name), child)
         chmodSync(path, inode.mode)
+      } else if (filled.has(ino)) {
+        const { path: first, bytes } = filled.get(ino)!
+        linkSync(first, path)
+        if (!bytes.equals(inode.bytes)) torn.push({ path, whole: inode.bytes, torn: bytes })
+        return
       } else {
-        writeFileSync(path, left_(path, ino, inode))
+        const bytes = left_(path, ino, inode)
+        filled.set(ino, { path, bytes })
+        writeFileSync(path, bytes)
         chmodSync(path, inode.mode)
         const fd = openSync(path, 'r+')
         try {
