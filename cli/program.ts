@@ -158,15 +158,22 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 3 not in consensus or timed out, 10 
   add(
     arena,
     'add <name> [path]',
-    'share a folder under a name that is the same on all its peers',
+    'share a folder under a name that is the same on all its peers; without a path: nothing real, on demand only',
     (context, command) => {
-      const { peer, mark } = command.opts<{ peer?: string[]; mark: Mark }>()
-      return arenas.arenaAdd(context, word(command, 0), command.args[1], { peers: peer ?? [], mark })
+      const { peer, mark } = command.opts<{ peer?: string[]; mark?: Mark }>()
+      const marked = mark === undefined ? {} : { mark }
+      return arenas.arenaAdd(context, word(command, 0), command.args[1], { peers: peer ?? [], ...marked })
     },
-    ['realize arena add documents ~/Documents', 'realize arena add photos ~/Pictures --peer server --peer nas'],
+    [
+      'realize arena add documents ~/Documents',
+      'realize arena add photos ~/Pictures --peer server --peer nas',
+      'realize arena add films',
+    ],
   )
     .option('--peer <peer>', 'share with this peer only; may be given again (default: the whole household)', collect)
-    .addOption(new Option('--mark <mark>', 'what is held here').choices(['real', 'pinned', 'unreal']).default('real'))
+    .addOption(
+      new Option('--mark <mark>', 'what is held here (default: real; without a path: unreal)').choices([...MARKS]),
+    )
   add(arena, 'list', 'list the arenas of this peer', context => arenas.arenaList(context))
   add(arena, 'remove <name>', 'stop sharing; the folder and its files stay', (context, command) =>
     arenas.arenaRemove(context, word(command, 0)),
@@ -227,6 +234,26 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 3 not in consensus or timed out, 10 
     'list what is in an arena',
     (context, command) => files.ls(context, word(command, 0)),
     ['realize ls documents', 'realize ls documents:letters/2024'],
+  )
+  const mark = add(
+    program,
+    'mark <mark> <arena[:path]>',
+    'say what is held here of a file, of a folder with all that is in it, or of an arena',
+    (context, command) => files.mark(context, word(command, 0) as Mark | 'clear', word(command, 1)),
+    [
+      'realize mark unreal documents:films',
+      'realize mark real documents:films/today',
+      'realize mark clear documents:films',
+    ],
+  )
+  mark.addHelpText(
+    'after',
+    `
+  real     ordinary files, kept current
+  pinned   on demand, but all of it cached
+  unreal   on demand: what is real here is given up once another peer is known to hold it
+  clear    no mark of its own: that of the folder above
+`,
   )
   add(
     program,
@@ -326,6 +353,8 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 3 not in consensus or timed out, 10 
     .option('--out <file>', 'write the result as JSON, too')
   return program
 }
+
+const MARKS: readonly Mark[] = ['real', 'pinned', 'unreal']
 
 function word(command: Command, index: number): string {
   return command.args[index] ?? ''

@@ -208,6 +208,15 @@ export const controlMethods = {
   arena_pause: method<Nothing>()({ name: ArenaName }),
   /** Also goes on after a guard has stopped the arena. */
   arena_resume: method<Nothing>()({ name: ArenaName }),
+  /**
+   * What is wanted of a path and all below it, here: `real`, `pinned` or `unreal`. Absent path: of the arena, if a path says nothing
+   * else. `clear`: a path gets the mark of the folder above it; an arena what it has if nothing is said.
+   */
+  mark: method<Nothing>()({
+    arena: ArenaName,
+    path: Type.Optional(Path),
+    mark: Type.Union([...Mark.anyOf, Type.Literal('clear')]),
+  }),
   peer_add: method<{ name: string; id: PeerId }>()({ name: PeerName, id: PeerIdText, addresses: Addresses }),
   peer_list: method<{ peers: PeerStatus[] }>()({}),
   peer_remove: method<Nothing>()({ name: PeerName }),

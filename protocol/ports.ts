@@ -10,6 +10,7 @@
  * ```
  */
 import type { MessagePort } from 'node:worker_threads'
+import type { Mark } from './control.ts'
 import type { Failure } from './error.ts'
 import type { ArenaName, Author, BlobHash, PeerId } from './ids.ts'
 import type { LogEvent, LogFields } from './log.ts'
@@ -21,10 +22,12 @@ import type { ArenaWireMessage } from './wire.ts'
 /** An arena's settings, as the configuration says or its defaults. */
 export interface ArenaSettings {
   name: ArenaName
-  /** Absolute path of the root, or null: nothing real here. */
+  /** Absolute path of the root, or null: nothing real here. Then a folder beside the store takes its place, for what must be. */
   root: string | null
   /** Folder of this arena's store. */
   storePath: string
+  /** What is wanted of paths that have no mark of their own, and none above them. */
+  mark: Mark
   /** This peer as an author of versions. */
   author: Author
   /** Peers that may see and change the arena. */

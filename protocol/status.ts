@@ -1,4 +1,5 @@
 /** What `status`, `ls`, `conflicts`, `versions` and `history` show of an arena: the results of an arena's control methods. */
+import type { Mark } from './control.ts'
 import type { ArenaName, EntryPath, PeerId } from './ids.ts'
 
 /** A path with the reason why it is not as it should be. */
@@ -88,7 +89,8 @@ export interface ListedEntry {
   /** Milliseconds since 1970. */
   mtimeMs: number
   exec: boolean
-  mark: 'real' | 'pinned' | 'unreal'
+  /** The mark that holds for it: its own, or that of the nearest folder above it that has one. */
+  mark: Mark
   /** Bytes of it that are on this disk. */
   here: number
   target?: string

@@ -59,6 +59,7 @@ const commands: { [Name in SupervisorMethodName]: Command<Name> } = {
 
   async arena_add(supervisor, { name, path, peers, mark }) {
     if (path !== null && !isAbsolute(path)) throw new SyncError('usage', `'${path}' is not an absolute path`)
+    if (path === null && mark === 'real') throw noFolder(name)
     await supervisor.edit((text, config) => {
       const edited = addArena(text, { name, path, ...(peers ? { peers } : {}), ...(mark ? { mark } : {}) })
       for (const peer of peers ?? []) {
@@ -74,6 +75,13 @@ const commands: { [Name in SupervisorMethodName]: Command<Name> } = {
 
   async arena_remove(supervisor, { name }) {
     const settings = supervisor.arenas.settings.find(one => one.name === name)
+    // What could not be given up yet may be nowhere else.
+    const left = settings?.root === null ? supervisor.arenas.status(name).realBytes : 0
+    if (left > 0)
+      throw new SyncError(
+        'busy',
+        `${left} bytes of '${name}' are still here, perhaps nowhere else: 'realize ls' says why; try again`,
+      )
     await supervisor.edit(text => removeArena(text, name))
     // A later arena of this name begins anew: it would take what this one knew for deleted.
     if (settings) supervisor.arenas.forget(settings)
@@ -90,6 +98,17 @@ const commands: { [Name in SupervisorMethodName]: Command<Name> } = {
     if (supervisor.arenas.status(name).state === 'guarded') {
       await supervisor.arenas.ask(name, 'accept_guard', {}, ARENA_ANSWER_MS)
     }
+    return {}
+  },
+
+  async mark(supervisor, { arena, path, mark }) {
+    if (path !== undefined) {
+      await supervisor.arenas.ask(arena, 'mark', { path, mark }, ARENA_ANSWER_MS)
+      return {}
+    }
+    if (mark === 'real' && supervisor.config.arenas.some(one => one.name === arena && one.path === null))
+      throw noFolder(arena)
+    await supervisor.edit(text => setArenaKey(text, arena, 'mark', mark === 'clear' ? null : mark))
     return {}
   },
 
@@ -227,6 +246,10 @@ export function redact(config: string): string {
   return config
     .replace(/^[ \t]*#.*$/gm, '#')
     .replace(/(\b(?:addresses|listen)"?\s*=\s*)\[[^\]]*\](?:[^\]\n]*"[^\n]*)?/g, '$1["(removed)"]')
+}
+
+function noFolder(arena: string): SyncError {
+  return new SyncError('usage', `'${arena}' has no folder here: nothing in it can be real`)
 }
 
 function unknownPeer(name: string): SyncError {

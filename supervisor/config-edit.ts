@@ -35,7 +35,8 @@ export interface NewArena {
 /** Settings that commands change. `peers` null: the whole household. */
 export interface ArenaKeys {
   paused: boolean
-  mark: Mark
+  /** null: what it is if nothing is said. */
+  mark: Mark | null
   peers: readonly string[] | null
 }
 

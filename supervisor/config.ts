@@ -76,11 +76,13 @@ const ArenasTable = Type.Object(
         description: 'Names of the peers that share it. Absent: the whole household; []: nobody.',
       }),
     ),
-    mark: Type.Unsafe<Mark>({
-      ...Mark,
-      default: 'real',
-      description: 'What is held here if a path says nothing else.',
-    }),
+    mark: Type.Optional(
+      Type.Unsafe<Mark>({
+        ...Mark,
+        description:
+          'What is held here if a path says nothing else: "real" (ordinary files), "pinned" (on demand, but all of it cached) or "unreal" (on demand). Absent: "real" with a path, else "unreal".',
+      }),
+    ),
     ignore: Type.Array(Type.String({ maxLength: 1000 }), {
       maxItems: 10_000,
       default: [],
@@ -465,6 +467,12 @@ function peerOf(peer: PeersTable, path: TomlPath, refuse: Refuse): PeerConfig {
   }
 }
 
+function markOf({ name, path: folder, mark }: ArenasTable, path: TomlPath, refuse: Refuse): Mark {
+  if (folder === undefined && mark === 'real')
+    refuse([...path, 'mark'], `'mark' in [[arenas]] '${name}': without a path nothing is real`)
+  return mark ?? (folder === undefined ? 'unreal' : 'real')
+}
+
 function arenaOf(arena: ArenasTable, path: TomlPath, context: ConfigContext, refuse: Refuse): ArenaConfig {
   return {
     name: arena.name,
@@ -473,7 +481,7 @@ function arenaOf(arena: ArenasTable, path: TomlPath, context: ConfigContext, ref
         ? null
         : attempt(() => localPath(arena.path as string, context.homedir), [...path, 'path'], refuse),
     peers: arena.peers ?? null,
-    mark: arena.mark,
+    mark: markOf(arena, path, refuse),
     ignore: arena.ignore,
     conflicts: arena.conflicts,
     versions: {

@@ -41,6 +41,7 @@ export function settingsOf(config: Config, arena: ArenaConfig, stateFolder: stri
     name: arena.name,
     root: arena.path,
     storePath: join(stateFolder, 'arenas', arena.name),
+    mark: arena.mark,
     author,
     peers: peersOf(config, arena),
     ignore: [...arena.ignore],

@@ -5,7 +5,7 @@
  */
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { LEAF_BYTES } from '../../protocol/limits.ts'
-import { ancestorsOf, foldName, nameOf, parentOf } from '../../protocol/path.ts'
+import { ancestorsOf, foldName, joinPath, nameOf, parentOf } from '../../protocol/path.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { hashLeaves, hashSmall, rootOf } from '../hasher/merkle.ts'
 import { conflictPath } from './conflict-name.ts'
@@ -47,6 +47,10 @@ const DISPLACED_MS = 5_000
 const DISPLACED_ELSEWHERE_MS = 30_000
 /** Content that no peer has is given up after this long, by who made it. */
 const LOST_MS = 10_000
+/** Stands for whatever is in a folder. */
+const ANY_NAME = '-'
+/** Paths whose file may become another one, looked at for one that is not wanted real. */
+const RESCUE_SOURCES = 8
 /** Pending entries looked at in one step. */
 const PLAN_STEP = 512
 const PLAN_PAGE = 256
@@ -192,6 +196,7 @@ export class Applier {
     this.#plan()
     if (this.#batchDue) this.#beginBatch()
     if (!this.#passing && this.#removals.length > 0 && this.#syncing === null) this.#remove()
+    this.#leaveNow()
     this.#passOnNow()
   }
 
@@ -225,6 +230,7 @@ export class Applier {
       }
       if (page.length < PLAN_PAGE) {
         this.#passing = false
+        this.#leaveNow()
         this.#retryLater()
         return
       }
@@ -262,6 +268,7 @@ export class Applier {
   changed(paths: readonly EntryPath[]): void {
     const { store } = this.#context
     for (const path of paths) {
+      if (this.#holdsUnreal(path)) this.#holdAgain(path)
       const task = this.#fetching.get(path) ?? this.#ready.get(path)
       if (!task) continue
       const entry = store.entry(path)
@@ -274,6 +281,17 @@ export class Applier {
   rulesChanged(): void {
     for (const task of [...this.#fetching.values(), ...this.#ready.values()]) {
       if (this.#local.rules.ignores(task.path, task.known.content.type === 'dir')) this.#cancel(task)
+    }
+    this.again()
+  }
+
+  /** Other marks hold: what is on its way to where only to be known of is wanted now is given up. */
+  marksChanged(): void {
+    const { store, settings, marks } = this.#context
+    for (const task of [...this.#fetching.values(), ...this.#ready.values()]) {
+      const entry = store.entry(task.path)
+      if (!entry || task.from !== null) continue
+      if (workFor(entry, settings.conflicts, marks.wantsReal(task.path)).do === 'unreal') this.#cancel(task)
     }
     this.again()
   }
@@ -363,7 +381,7 @@ export class Applier {
 
   /** Decides what one pending entry needs, and brings it on its way. */
   #consider(entry: Entry): void {
-    const { store, settings } = this.#context
+    const { store, settings, marks } = this.#context
     const { path, known } = entry
     if (this.#local.rules.ignoresEntry(entry)) {
       // Known and passed on, not ours to hold.
@@ -371,7 +389,9 @@ export class Applier {
       return this.#events.announced()
     }
     if (this.#local.unsettled(path)) return
-    const work = this.#belowOwn(path) ? ({ do: 'leave' } as const) : workFor(entry, settings.conflicts)
+    const work = this.#belowOwn(path)
+      ? ({ do: 'leave' } as const)
+      : workFor(entry, settings.conflicts, marks.wantsReal(path))
     const task: Task = { path, known, slot: null, ino: 0n, from: null, bytes: 0 }
     switch (work.do) {
       case 'leave':
@@ -400,7 +420,53 @@ export class Applier {
       case 'file':
         if (this.#displaced(entry) || !this.#parentReady(path)) return this.#passOn(path)
         return this.#bring(entry, task, work.content)
+      case 'unreal':
+        // Folders are held and make room for it as if it came.
+        if (this.#displaced(entry) || !this.#parentReady(path)) return this.#passOn(path)
+        if (!this.#rescue(entry, task, work.content)) this.#leaving.add(path)
+        return
     }
+  }
+
+  /** To be left as they are: known, and that is all that is wanted. */
+  readonly #leaving = new Set<EntryPath>()
+
+  /** All of a step in one transaction: there can be as many as the arena has files. */
+  #leaveNow(): void {
+    if (this.#leaving.size === 0) return
+    const { store, settings, marks } = this.#context
+    const entries: Entry[] = []
+    for (const path of this.#leaving) {
+      const entry = store.entry(path)
+      if (!entry?.pending || this.#inWorks(path)) continue
+      if (workFor(entry, settings.conflicts, marks.wantsReal(path)).do === 'unreal') entries.push(entry)
+    }
+    this.#leaving.clear()
+    if (entries.length === 0) return
+    store.transact(writer => {
+      for (const entry of entries)
+        writer.putEntry({ ...entry, have: null, stamp: null, pending: false, announced: false }, !entry.announced)
+    })
+    this.#events.announced()
+  }
+
+  /**
+   * Content that is about to leave its place here with its other name, or has, may be the last of it: nobody who only knows of the
+   * new name holds any. So it comes here, and is given up as any other: once a peer has said that it holds it.
+   */
+  #rescue(entry: Entry, task: Task, content: FileContent): boolean {
+    const { store } = this.#context
+    if (content.size === 0) return false
+    const sources = store.withHash(content.hash, RESCUE_SOURCES).filter(path => path !== entry.path)
+    for (const path of sources) {
+      const source = store.entry(path)
+      if (!source || this.#moving.has(path) || !this.#movable(source, entry)) continue
+      if (this.#local.unsettled(path) || this.#shared(path)) continue
+      this.#moving.add(path)
+      this.#makeReady({ ...task, from: path })
+      return true
+    }
+    return false
   }
 
   /** Whether this peer goes on showing its own file or link where others have a folder (policy `local`). */
@@ -696,6 +762,19 @@ export class Applier {
     return true
   }
 
+  /** Whether files live in a folder that this disk need not show. */
+  #holdsUnreal(folder: EntryPath): boolean {
+    const { marks, store } = this.#context
+    return !marks.allReal && marks.mayBeUnreal(folder) && store.hasLivingBelow(folder)
+  }
+
+  /** A folder that its user has removed, in which files live that this disk does not show. */
+  #holdAgain(folder: EntryPath): void {
+    const entry = this.#context.store.entry(folder)
+    if (!this.#active || !entry || living(entry.known) || entry.pending || entry.dormant) return
+    this.#unlessDiskFails(folder, () => this.#parentReady(joinPath(folder, ANY_NAME)))
+  }
+
   /** A folder that no version speaks of, but something lives in it: it is made, and dormant (R4). */
   #holdFolder(folder: EntryPath, entry: Entry | undefined, held: EntryPath): boolean {
     const { disk, store, settings, rules } = this.#context
@@ -977,8 +1056,9 @@ export class Applier {
       return undefined
     const shown = living(entry.have) && entry.have.content.type !== 'dir' ? entry.have : null
     if (shown && !entry.stamp) return undefined
-    const work = workFor(entry, this.#context.settings.conflicts)
-    if (work.do === 'nothing' || work.do === 'leave') return undefined
+    const { settings, marks } = this.#context
+    const work = workFor(entry, settings.conflicts, task.from !== null || marks.wantsReal(task.path))
+    if (work.do === 'nothing' || work.do === 'leave' || work.do === 'unreal') return undefined
     if (work.do === 'file' && task.slot === null && task.from === null) return undefined
     if (work.do === 'link' && task.slot === null) return undefined
     if (task.from !== null && !this.#stillMovable(task.from, entry)) return undefined
@@ -1141,8 +1221,10 @@ export class Applier {
   #removeFolder(entry: Entry): 'done' | 'waits' {
     const { disk, store, rules } = this.#context
     try {
-      disk.removeFolder(entry.path)
-      return 'done'
+      if (!this.#holdsUnreal(entry.path)) {
+        disk.removeFolder(entry.path)
+        return 'done'
+      }
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       if (isAbsence(error)) {

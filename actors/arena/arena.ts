@@ -22,6 +22,7 @@ import { isIgnoreFile } from './ignore-rules.ts'
 import { LocalChanges } from './local.ts'
 import type { Digest } from './merkle-set.ts'
 import { PatchOrders } from './patches.ts'
+import { isUnshown } from './plan.ts'
 import { doubted } from './power-loss.ts'
 import { Server } from './serve.ts'
 import type { Entry } from './store.ts'
@@ -135,7 +136,7 @@ export class Arena {
       () => ({ scanning: this.#scanning, pending: context.store.state().totals.pending }),
     )
     this.#server = new Server(context, this.#local, this.#patches)
-    this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch)
+    this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch, path => this.#marksChanged(path))
     this.#apply.caughtUp = () =>
       [...this.#feed.sessions.values()].every(session => !session.state || session.received >= session.state.seq)
     this.#apply.moreToCome = () =>
@@ -264,7 +265,7 @@ export class Arena {
   }
 
   #rootFailed(error: DiskError): void {
-    const { root } = this.#context.settings
+    const root = this.#context.settings.root ?? 'of this arena'
     if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ENODEV' || error.code === 'ESTALE') {
       this.#parts.rootLost(
         `the folder ${root} is gone: nothing is deleted elsewhere; it goes on when the folder is back`,
@@ -403,6 +404,10 @@ export class Arena {
     if (before.conflicts !== settings.conflicts) {
       this.#feed.reopen()
       this.#reconsiderLeft()
+    }
+    if (before.mark !== settings.mark) {
+      this.#context.marks.fallback = settings.mark
+      this.#marksChanged(null)
     }
     if (settings.paused !== this.#paused) {
       this.#paused = settings.paused
@@ -645,16 +650,20 @@ export class Arena {
     this.#statusSoon()
   }
 
-  /** After a change of rules or policy, or of a file of our own that kept theirs out: what was left alone may be wanted. */
-  #reconsiderLeft(): void {
+  /**
+   * After a change of rules, policy or marks, or of a file of our own that kept theirs out: what was left alone may be wanted. `under`: a
+   * folder; else everywhere.
+   */
+  #reconsiderLeft(under: Entry['path'] | null = null): void {
     const { store } = this.#context
     for (let after: Entry['path'] | null = null; ; ) {
-      const page: Entry[] = store.page(after, 1000, null)
+      const page: Entry[] = store.page(after, 1000, under)
       const wrong = page.filter(
         entry =>
           entry.have !== entry.known &&
           !entry.pending &&
           (living(entry.have) || living(entry.known)) &&
+          !(isUnshown(entry) && !this.#context.marks.wantsReal(entry.path)) &&
           !this.#local.rules.ignoresEntry(entry),
       )
       if (wrong.length > 0) {
@@ -666,6 +675,18 @@ export class Arena {
       after = (page.at(-1) as Entry).path
     }
     this.#apply.rulesChanged()
+  }
+
+  /** Other marks hold for a path and what is below it; null: for everything. */
+  #marksChanged(path: Entry['path'] | null): void {
+    const { store } = this.#context
+    const entry = path === null ? undefined : store.entry(path)
+    if (entry && isUnshown(entry) && !entry.pending && this.#context.marks.wantsReal(entry.path))
+      store.transact(writer => writer.putEntry({ ...entry, pending: true }, false))
+    if (entry?.known.content.type !== 'file') this.#reconsiderLeft(path)
+    this.#apply.marksChanged()
+    this.#feed.stateSoon()
+    this.#statusSoon()
   }
 
   // Status

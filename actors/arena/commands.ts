@@ -1,4 +1,5 @@
 /** What people ask of an arena over the control socket: looking, and ordinary changes made for them (docs/control.md). */
+import type { Mark } from '../../protocol/control.ts'
 import { SyncError } from '../../protocol/error.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { checkPath, joinPath, nameOf, parentOf } from '../../protocol/path.ts'
@@ -9,6 +10,7 @@ import { type ArenaContext, historyOf, tell } from './context.ts'
 import { DiskError } from './disk.ts'
 import { diskReason, type Fetcher } from './fetch.ts'
 import type { LocalChanges } from './local.ts'
+import { MARKS_MAX } from './marks.ts'
 import type { Entry, Kept } from './store.ts'
 import { living, mtimeOf, type Version } from './version.ts'
 import type { VersionStore } from './versions.ts'
@@ -22,8 +24,16 @@ export class Commands {
   readonly #local: LocalChanges
   readonly #versions: VersionStore
   readonly #fetch: Fetcher
+  readonly #marksChanged: (path: EntryPath) => void
 
-  constructor(context: ArenaContext, local: LocalChanges, versions: VersionStore, fetch: Fetcher) {
+  constructor(
+    context: ArenaContext,
+    local: LocalChanges,
+    versions: VersionStore,
+    fetch: Fetcher,
+    marksChanged: (path: EntryPath) => void,
+  ) {
+    this.#marksChanged = marksChanged
     this.#context = context
     this.#local = local
     this.#versions = versions
@@ -44,6 +54,8 @@ export class Commands {
     switch (method) {
       case 'ls':
         return { entries: this.list(params.path as string | undefined) }
+      case 'mark':
+        return this.mark(params.path as string, params.mark as Mark | 'clear')
       case 'conflicts':
         return { conflicts: this.conflicts() }
       case 'resolve':
@@ -76,7 +88,7 @@ export class Commands {
     const { store } = this.#context
     const path = folderPath(text)
     const entry = path && store.entry(path)
-    if (path && !(entry && (living(entry.known) || entry.dormant)))
+    if (path && !(entry && (living(entry.known) || entry.dormant || this.#holdsUnreal(entry))))
       throw new SyncError('not_found', `there is no '${path}' in this arena`)
     if (path && entry && living(entry.known) && entry.known.content.type !== 'dir') return [this.#listed(entry)]
     const entries: ListedEntry[] = []
@@ -88,7 +100,7 @@ export class Commands {
         if (skipTo !== null && child.path.startsWith(`${skipTo}/`)) continue
         skipTo = child.path
         if (parentOf(child.path) !== path) continue
-        if (living(child.known) || child.dormant) entries.push(this.#listed(child))
+        if (living(child.known) || child.dormant || this.#holdsUnreal(child)) entries.push(this.#listed(child))
         if (entries.length >= LIST_MAX) return entries
       }
       if (page.length < 256) return entries
@@ -96,6 +108,12 @@ export class Commands {
       const last = childOf((page.at(-1) as Entry).path, path)
       after = `${last}/\u{10ffff}` as EntryPath
     }
+  }
+
+  /** A folder that is deleted and not there, and yet files live in it that are not shown here. */
+  #holdsUnreal({ path }: Entry): boolean {
+    const { marks, store } = this.#context
+    return !marks.allReal && store.hasLivingBelow(path)
   }
 
   #listed(entry: Entry): ListedEntry {
@@ -110,11 +128,29 @@ export class Commands {
       size: file?.size ?? 0,
       mtimeMs: Number(mtimeOf(content) / 1_000_000n),
       exec: file?.exec ?? false,
-      mark: 'real',
+      mark: this.#context.marks.of(path),
       here,
       ...(content.type === 'symlink' && { target: content.target }),
       ...(problem !== undefined && { problem }),
     }
+  }
+
+  /** Gives a path a mark of its own, or takes it away. Nothing need be known of the path yet. */
+  mark(text: string, mark: Mark | 'clear'): Record<string, never> {
+    const { store, marks, settings } = this.#context
+    const path = checkPath(text)
+    if (mark === 'real' && settings.root === null)
+      throw new SyncError('usage', 'this arena has no folder here: nothing in it can be real')
+    if (mark !== 'clear' && marks.own(path) === undefined && marks.size >= MARKS_MAX)
+      throw new SyncError(
+        'limit_exceeded',
+        `there are ${MARKS_MAX} marks in this arena already: mark a folder above instead`,
+      )
+    const own = mark === 'clear' ? null : mark
+    store.transact(writer => writer.putMark(path, own))
+    marks.set(path, own)
+    this.#marksChanged(path)
+    return {}
   }
 
   conflicts(): ListedConflict[] {
@@ -273,7 +309,7 @@ export class Commands {
       if (!entry || !living(entry.known)) throw new SyncError('not_found', `there is no '${path}' in this arena`)
       if (entry.known.content.type !== 'file') throw new SyncError('not_found', `'${path}' is not a file`)
       if (entry.have?.content.type !== 'file')
-        throw new SyncError('blob_missing', `the content of '${path}' is not here yet: wait for it`)
+        throw new SyncError('blob_missing', `the content of '${path}' is not here`)
     }
     const { fd, stat } = version === undefined ? disk.open(path) : disk.keptOpen(this.#kept(path, version).id)
     try {

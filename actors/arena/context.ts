@@ -4,6 +4,7 @@ import type { LogEvent, LogFields } from '../../protocol/log.ts'
 import type { ArenaReport, ArenaSettings, ToPeer } from '../../protocol/ports.ts'
 import type { HistoryEvent, Problem } from '../../protocol/status.ts'
 import type { Disk } from './disk.ts'
+import type { Marks } from './marks.ts'
 import type { RecentContent } from './recent.ts'
 import type { Rules } from './rules.ts'
 import type { Store } from './store.ts'
@@ -29,6 +30,7 @@ export interface ArenaContext {
   readonly problems: Problems
   readonly timers: Timers
   readonly recent: RecentContent
+  readonly marks: Marks
   readonly rules: Rules
 }
 

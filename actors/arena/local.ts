@@ -21,6 +21,7 @@ import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
 import { compareTree, lastBelow } from './order.ts'
+import { isUnshown } from './plan.ts'
 import { isLostWrite, leftBehind } from './power-loss.ts'
 import { type Entry, NO_STAMP, type Stamp, type Writer } from './store.ts'
 import { type Content, changeVersion, living, mtimeOf, sameContent, type Version } from './version.ts'
@@ -955,8 +956,8 @@ export class LocalChanges {
       writer.putEntry({ ...entry, stamp, dormant: false }, false)
       return 'nothing'
     }
-    if (entry?.pending && same(entry.known.content, content)) {
-      // What was to come is here already: a batch that was cut off, or the user did the same.
+    if (entry && (entry.pending || isUnshown(entry)) && same(entry.known.content, content)) {
+      // What was to come, or need not, is here already: a batch that was cut off, or the user did the same.
       writer.putEntry(
         { ...entry, have: entry.known, stamp, dormant: false, pending: false, announced: false, former: base },
         true,

@@ -26,8 +26,11 @@ export type Work =
   | { do: 'remove_folder' }
   /** This peer goes on showing its own (policy `local`). */
   | { do: 'leave' }
+  /** Nothing is shown here, and nothing is wanted but to know of the file. */
+  | { do: 'unreal'; content: FileContent }
 
-export function workFor(entry: Entry, policy: 'keep-both' | 'newest' | 'local'): Work {
+/** @param wantsReal whether the path's mark is `real`. What is shown already is kept current all the same, until it is given up. */
+export function workFor(entry: Entry, policy: 'keep-both' | 'newest' | 'local', wantsReal: boolean): Work {
   const { known, have } = entry
   const content = known.content
   if (have === known) return { do: 'nothing' }
@@ -49,8 +52,14 @@ export function workFor(entry: Entry, policy: 'keep-both' | 'newest' | 'local'):
           ? { do: 'nothing' }
           : { do: 'meta', content }
       }
+      if (!wantsReal && isUnshown(entry)) return { do: 'unreal', content }
       return { do: 'file', content }
   }
+}
+
+/** A living file of which this disk shows nothing: neither the file nor anything in its place. */
+export function isUnshown({ known, have, dormant }: Entry): boolean {
+  return known.content.type === 'file' && !living(have) && !dormant
 }
 
 /**

@@ -2,10 +2,12 @@
  * The store over ordered tables. Keeps by itself what can be derived: sequence numbers, totals, the Merkle buckets, and
  * the indexes by hash, by pending and by conflict.
  */
+import type { Mark } from '../../protocol/control.ts'
 import type { BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { packEntry, packIntent, packKept, unpackEntry, unpackIntent, unpackKept } from './codec.ts'
 import { conflictOrigin } from './conflict-name.ts'
+import { MARKS_MAX } from './marks.ts'
 import { BUCKETS, DIGEST_BYTES, type Digest, entryDigest, sameDigest, toggle } from './merkle-set.ts'
 import { compareTree } from './order.ts'
 import type { Entry, Intent, Kept, PeerRecord, Session, Store, StoreState, Totals, Writer } from './store.ts'
@@ -124,6 +126,10 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
         tables.remove('kept', Buffer.from(id))
       },
       putPeer: (peer, record) => tables.put('peers', Buffer.from(peer), record),
+      putMark(path, mark) {
+        if (mark === null) tables.remove('marks', treeKey(path))
+        else tables.put('marks', treeKey(path), mark)
+      },
       addHistory(event) {
         const number = ++next.historyNumber
         tables.put('history', numberKey(number), event)
@@ -220,6 +226,10 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     },
     peer: peer => tables.get('peers', Buffer.from(peer)) as PeerRecord | undefined,
     peers: () => tables.range('peers', null, null, 10_000).map(row => row.key.toString() as PeerId),
+    marks: () =>
+      tables
+        .range('marks', null, null, MARKS_MAX)
+        .map(row => [pathOf(row.key), row.value as Mark] as [EntryPath, Mark]),
     conflicts: limit => tables.range('conflicts', null, null, limit).map(row => row.value as EntryPath),
     history(before, limit) {
       return tables

@@ -4,6 +4,7 @@
  *
  * Everything that changes goes through `transact`: all of it is kept or nothing, also through a kill.
  */
+import type { Mark } from '../../protocol/control.ts'
 import type { BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import type { Version } from './version.ts'
@@ -24,7 +25,10 @@ export interface Entry {
   readonly seq: number
   /** The best version heard of. */
   readonly known: Version
-  /** The version that this disk shows; null: it never showed one. The same object as `known` when they agree. */
+  /**
+   * The version that this disk shows; null: it never showed one, or its content was given up. The same object as `known` when they
+   * agree.
+   */
   readonly have: Version | null
   /** null: nothing is on the disk at this path (or only a dormant folder). */
   readonly stamp: Stamp | null
@@ -148,6 +152,8 @@ export interface Store {
   peer(peer: PeerId): PeerRecord | undefined
   peers(): PeerId[]
   conflicts(limit: number): EntryPath[]
+  /** Paths with a mark of their own, in tree order. */
+  marks(): [EntryPath, Mark][]
   history(before: number, limit: number): HistoryEvent[]
   transact(change: (writer: Writer) => void): void
   /** Calls back when every transaction so far is durable. */
@@ -169,5 +175,7 @@ export interface Writer {
   putKept(kept: Kept): void
   removeKept(id: string): void
   putPeer(peer: PeerId, record: PeerRecord): void
+  /** null: the path has no mark of its own any more. */
+  putMark(path: EntryPath, mark: Mark | null): void
   addHistory(event: Omit<HistoryEvent, 'number'>): HistoryEvent
 }

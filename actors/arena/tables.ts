@@ -12,6 +12,7 @@ export type TableName =
   | 'peers'
   | 'conflicts'
   | 'history'
+  | 'marks'
   | 'state'
 
 export const TABLES: readonly TableName[] = [
@@ -26,6 +27,7 @@ export const TABLES: readonly TableName[] = [
   'peers',
   'conflicts',
   'history',
+  'marks',
   'state',
 ]
 

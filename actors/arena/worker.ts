@@ -17,6 +17,7 @@ import { Arena } from './arena.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from './context.ts'
 import { type Disk, DiskError } from './disk.ts'
 import { openDisk } from './disk-open.ts'
+import { Marks } from './marks.ts'
 import { RecentContent } from './recent.ts'
 import { RULES } from './rules.ts'
 import type { Store } from './store.ts'
@@ -139,6 +140,7 @@ function open(): void {
     problems: new Problems(),
     timers: new Timers(),
     recent,
+    marks: new Marks(settings.mark, store.marks()),
     rules: RULES,
   }
   arena = new Arena({ context, digest, boot, rootLost })
@@ -159,14 +161,19 @@ function openArenaStore(): Store {
   })
 }
 
+/** Folders, links, and what waits to be given up, need a place also where nothing is to be real. */
+function rootPath(): string {
+  return settings.root ?? join(settings.storePath, 'root')
+}
+
 function openRoot(): Disk {
-  const { root } = settings
-  if (root === null) throw new DiskError('ENOTSUP', 'an arena without a folder is not supported yet')
-  return openDisk(root)
+  if (settings.root === null) mkdirSync(rootPath(), { recursive: true, mode: 0o700 })
+  return openDisk(rootPath())
 }
 
 function rootReason({ code, message }: DiskError): string {
-  const { root, name } = settings
+  const { name } = settings
+  const root = rootPath()
   if (code === 'ENOENT')
     return `the folder ${root} is missing: put it back or make it, and it goes on by itself; nothing is deleted elsewhere`
   if (code === 'ENOTDIR' || code === 'EEXIST')

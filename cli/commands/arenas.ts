@@ -14,21 +14,25 @@ export async function arenaAdd(
   context: Context,
   name: string,
   path: string | undefined,
-  options: { peers: string[]; mark: Mark },
+  options: { peers: string[]; mark?: Mark },
 ): Promise<void> {
   const arena = parseArenaName(name)
-  if (path === undefined) throw new SyncError('usage', 'an arena without a folder is not supported yet: give a PATH')
-  if (options.mark !== 'real')
-    throw new SyncError('usage', `the mark '${options.mark}' is not supported yet: leave it out`)
-  const root = resolvePath(context.surroundings.cwd, path)
+  if (path === undefined && options.mark === 'real')
+    throw new SyncError('usage', 'what is to be real needs a folder: give a PATH')
+  const root = path === undefined ? null : resolvePath(context.surroundings.cwd, path)
   await withService(context, async client => {
     const result = await client.call('arena_add', {
       name: arena,
       path: root,
       ...(options.peers.length > 0 ? { peers: options.peers } : {}),
+      ...(options.mark === undefined ? {} : { mark: options.mark }),
     })
     const others = options.peers.length > 0 ? options.peers.join(', ') : 'the whole household'
-    await context.answer(result, () => [safe`${result.name} shares ${result.path ?? root} with ${others}`])
+    await context.answer(result, () => [
+      root === null
+        ? safe`${result.name} is here on demand, shared with ${others}`
+        : safe`${result.name} shares ${result.path ?? root} with ${others}`,
+    ])
   })
 }
 

@@ -1,5 +1,5 @@
-/** `ls`, `cat`, `versions`, `restore`. */
-import { CONTROL_READ_BYTES_MAX, type ControlParams } from '../../protocol/control.ts'
+/** `ls`, `mark`, `cat`, `versions`, `restore`. */
+import { CONTROL_READ_BYTES_MAX, type ControlParams, type Mark } from '../../protocol/control.ts'
 import { SyncError } from '../../protocol/error.ts'
 import type { ControlClient } from '../client.ts'
 import { type Context, withService } from '../context.ts'
@@ -18,6 +18,19 @@ export async function ls(context: Context, target: string): Promise<void> {
     await context.answer(result, () => entryLines(result.entries, path, context.view()))
   })
 }
+
+export async function mark(context: Context, word: Mark | 'clear', target: string): Promise<void> {
+  if (!MARKS.includes(word)) throw new SyncError('usage', `'${word}' is no mark: ${MARKS.join(', ')}`)
+  const { arena, path } = parseTarget(target)
+  await withService(context, async client => {
+    const result = await client.call('mark', { arena, mark: word, ...(path === undefined ? {} : { path }) })
+    const what = path === undefined ? arena : `${arena}:${path}`
+    await context.answer(result, () => [
+      word === 'clear' ? safe`${what} has no mark of its own` : safe`${what} is marked ${word}`,
+    ])
+  })
+}
+const MARKS: readonly string[] = ['real', 'pinned', 'unreal', 'clear']
 
 export async function cat(context: Context, target: string, range: { offset: number; length?: number }): Promise<void> {
   const { arena, path } = parseFileTarget(target)

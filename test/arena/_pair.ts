@@ -7,6 +7,7 @@ import type { ExecutionContext } from 'ava'
 import { Arena } from '../../actors/arena/arena.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import { MemoryDisk } from '../../actors/arena/disk-memory.ts'
+import { Marks } from '../../actors/arena/marks.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
 import { RULES } from '../../actors/arena/rules.ts'
 import type { Entry, Kept, Store } from '../../actors/arena/store.ts'
@@ -109,6 +110,7 @@ export class Peer {
       name: ARENA,
       root: '/memory',
       storePath: '/memory-store',
+      mark: 'real',
       author: this.author,
       peers: [],
       ignore: [],
@@ -150,6 +152,7 @@ export class Peer {
       problems: new Problems(),
       timers: new Timers(),
       recent: new RecentContent(),
+      marks: new Marks(this.settings.mark, this.store.marks()),
       rules: RULES,
     }
     const rootLost = (reason: string) => {

@@ -88,6 +88,29 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     assertDerived(t, store)
   })
 
+  accept('marks are kept in tree order, replaced, taken away, and found again', async (t, store, rig) => {
+    store.transact(writer => {
+      writer.putMark(path('b'), 'unreal')
+      writer.putMark(path('a b/c'), 'pinned')
+      writer.putMark(path('a/é'), 'real')
+      writer.putMark(path('a'), 'pinned')
+    })
+    store.transact(writer => {
+      writer.putMark(path('b'), 'real')
+      writer.putMark(path('a/é'), null)
+      writer.putMark(path('never'), null)
+    })
+    const marks = [
+      ['a', 'pinned'],
+      ['a b/c', 'pinned'],
+      ['b', 'real'],
+    ]
+    t.deepEqual(store.marks() as unknown, marks)
+    const again = openOn(await rig.open())
+    t.deepEqual(again.marks() as unknown, marks)
+    assertDerived(t, again)
+  })
+
   accept('a transaction that throws leaves no trace', (t, store) => {
     put(store, true, makeEntry('a', one))
     const before = store.state()
@@ -99,6 +122,7 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
         writer.addHistory(event('b'))
         writer.putLeaves(hash('a'), new Uint8Array(64))
         writer.putPeer(peerId('B'), { read: null, acknowledged: null })
+        writer.putMark(path('a'), 'unreal')
         writer.setState({ scanned: true })
         throw new Error('no')
       }),
@@ -108,6 +132,7 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     t.deepEqual(store.entry(path('a'))?.known, one)
     t.is(store.entry(path('b')), undefined)
     t.is(store.leaves(hash('a')), undefined)
+    t.deepEqual(store.marks(), [])
     t.is(store.peer(peerId('B')), undefined)
     t.deepEqual(store.history(100, 10), [])
     assertDerived(t, store)

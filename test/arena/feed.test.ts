@@ -3,6 +3,7 @@ import test from 'ava'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import type { Disk } from '../../actors/arena/disk.ts'
 import { Feed } from '../../actors/arena/feed.ts'
+import { Marks } from '../../actors/arena/marks.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
 import { RULES } from '../../actors/arena/rules.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
@@ -31,6 +32,7 @@ function makeFeed() {
     name: ARENA,
     root: '/nowhere',
     storePath: '/nowhere',
+    mark: 'real',
     author: author(0),
     peers: [],
     ignore: [],
@@ -51,6 +53,7 @@ function makeFeed() {
     problems: new Problems(),
     timers: new Timers(),
     recent: new RecentContent(),
+    marks: new Marks('real'),
     rules: RULES,
   }
   const events = { learnt() {}, sources() {}, peerChanged() {} }

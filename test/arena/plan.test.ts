@@ -37,8 +37,8 @@ function against(have: Content, known: Content): Entry {
 
 const work = test.macro({
   exec(t, what: Entry, expected: Work, copied?: boolean) {
-    t.deepEqual(workFor(what, 'keep-both'), expected)
-    t.deepEqual(workFor(what, 'newest'), expected)
+    t.deepEqual(workFor(what, 'keep-both', true), expected)
+    t.deepEqual(workFor(what, 'newest', true), expected)
     t.is(needsCopy(what), copied ?? false)
   },
   title: title => `work: ${title}`,
@@ -98,16 +98,16 @@ test(
 
 test('an entry that agrees needs no work', t => {
   const known = version(a, { 1: 1 }, 1)
-  t.deepEqual(workFor(entry(known, known), 'keep-both'), { do: 'nothing' })
+  t.deepEqual(workFor(entry(known, known), 'keep-both', true), { do: 'nothing' })
   t.false(loses(entry(known, known)))
 })
 
 test('under `local` what won over our own is left where it is; what includes it is applied', t => {
-  t.deepEqual(workFor(against(a, b), 'local'), { do: 'leave' })
-  t.deepEqual(workFor(against(a, gone), 'local'), { do: 'leave' })
-  t.deepEqual(workFor(against(link, dir), 'local'), { do: 'leave' })
-  t.deepEqual(workFor(after(a, b), 'local'), { do: 'file', content: b })
-  t.deepEqual(workFor(after(a, gone), 'local'), { do: 'remove' })
+  t.deepEqual(workFor(against(a, b), 'local', true), { do: 'leave' })
+  t.deepEqual(workFor(against(a, gone), 'local', true), { do: 'leave' })
+  t.deepEqual(workFor(against(link, dir), 'local', true), { do: 'leave' })
+  t.deepEqual(workFor(after(a, b), 'local', true), { do: 'file', content: b })
+  t.deepEqual(workFor(after(a, gone), 'local', true), { do: 'remove' })
 })
 
 test('content that a deletion remembers, from a store without history, goes to the version store and not to a copy', t => {
@@ -118,3 +118,23 @@ test('content that a deletion remembers, from a store without history, goes to t
   t.true(needsCopy(found(b, 0)), 'other content is nobody’s deletion')
   t.true(needsCopy(found(a, 1)), 'a user wrote it again')
 })
+
+const unwanted = test.macro({
+  exec(t, what: Entry, expected: Work) {
+    t.deepEqual(workFor(what, 'keep-both', false), expected)
+    t.deepEqual(workFor(what, 'newest', false), expected)
+  },
+  title: title => `work where nothing is wanted real: ${title}`,
+})
+
+test('not wanted: a file over nothing', unwanted, after(null, a), { do: 'unreal', content: a })
+test('not wanted: a file over what was deleted', unwanted, after(gone, a), { do: 'unreal', content: a })
+test('a file over its older version, which is shown', unwanted, after(a, b), { do: 'file', content: b })
+test('not wanted: the same bytes, later', unwanted, after(a, aLater), { do: 'meta', content: aLater })
+test('not wanted: a file over a link', unwanted, after(link, a), { do: 'file', content: a })
+test('not wanted: a file over a folder', unwanted, after(dir, a), { do: 'file', content: a })
+test('a file over a folder that only holds something', unwanted, after(gone, a, true), { do: 'file', content: a })
+test('a folder', unwanted, after(null, dir), { do: 'folder', over: false })
+test('a link', unwanted, after(null, link), { do: 'link', content: link })
+test('a deletion', unwanted, after(a, gone), { do: 'remove' })
+test('a deletion of what is not shown', unwanted, after(null, gone), { do: 'nothing' })

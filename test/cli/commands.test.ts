@@ -70,8 +70,10 @@ test(wrong, ['cat', 'docs:a', '--offset', '-1'], /not a whole number/)
 test(wrong, ['resolve', 'docs:a'], /--keep/)
 test(wrong, ['resolve', 'docs:a', '--keep', 'mine'], /winner, loser, both/)
 test(wrong, ['restore', 'docs:a'], /--version/)
-test(wrong, ['arena', 'add', 'docs'], /not supported yet: give a PATH/)
-test(wrong, ['arena', 'add', 'docs', '/tmp/x', '--mark', 'pinned'], /not supported yet/)
+test(wrong, ['arena', 'add', 'docs', '--mark', 'real'], /needs a folder: give a PATH/)
+test(wrong, ['arena', 'add', 'docs', '/tmp/x', '--mark', 'reel'], /real, pinned, unreal/)
+test(wrong, ['mark', 'reel', 'docs:a'], /'reel' is no mark: real, pinned, unreal, clear/)
+test(wrong, ['mark', 'real'], /missing required argument/)
 test(wrong, ['peer', 'add', 'nas', 'NOT-AN-ID'], /./)
 test(wrong, ['peer', 'add', 'nas', SERVER_ID, 'nas:99999'], /no valid port/)
 test(wrong, ['history', '--limit', '0'], /not within 1 and 1000/)
@@ -290,6 +292,40 @@ test('ls escapes names and shows folders, links and problems', async t => {
   t.regex(lines[1] as string, /^dir .* folder\/$/)
   t.regex(lines[2] as string, /^link .* link -> \.\.\/\\u\{9b\}x$/)
   t.regex(lines[3] as string, /50% here +half +no space$/)
+})
+
+test('a mark is given to a path, or to an arena, and taken away', async t => {
+  const asked: unknown[] = []
+  const { home } = await fakeService(t, {
+    mark(params) {
+      asked.push(params)
+      return {}
+    },
+  })
+  t.is((await runCli(t, home, ['mark', 'unreal', 'docs:films/'])).stdout, 'docs:films is marked unreal\n')
+  t.is((await runCli(t, home, ['mark', 'pinned', 'docs'])).stdout, 'docs is marked pinned\n')
+  t.is((await runCli(t, home, ['mark', 'clear', 'docs:films'])).stdout, 'docs:films has no mark of its own\n')
+  t.deepEqual(asked, [
+    { arena: 'docs', path: 'films', mark: 'unreal' },
+    { arena: 'docs', mark: 'pinned' },
+    { arena: 'docs', path: 'films', mark: 'clear' },
+  ])
+})
+
+test('an arena can be added without a folder, or with a mark', async t => {
+  const asked: unknown[] = []
+  const { home } = await fakeService(t, {
+    arena_add(params) {
+      asked.push(params)
+      return { name: params.name, path: params.path }
+    },
+  })
+  t.regex((await runCli(t, home, ['arena', 'add', 'films'])).stdout, /^films is here on demand, shared with/)
+  await runCli(t, home, ['arena', 'add', 'docs', '/tmp/x', '--mark', 'unreal'])
+  t.deepEqual(asked, [
+    { name: 'films', path: null },
+    { name: 'docs', path: '/tmp/x', mark: 'unreal' },
+  ])
 })
 
 test('an error message of the service is escaped', async t => {
@@ -517,10 +553,10 @@ test('status --watch follows, and an interrupt ends it quietly with 130', async 
   child.stderr.on('data', bytes => {
     stderr += bytes
   })
-  const [first] = await within(20_000, 'no status came', once(child.stdout, 'data'))
+  const [first] = await within(120_000, 'no status came', once(child.stdout, 'data'))
   t.deepEqual(JSON.parse(String(first)), sampleStatus())
   child.kill('SIGINT')
-  const [code] = await within(20_000, 'it did not end', once(child, 'close'))
+  const [code] = await within(120_000, 'it did not end', once(child, 'close'))
   t.is(code, 130)
   t.is(stderr, '')
 })

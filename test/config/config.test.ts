@@ -91,7 +91,7 @@ test('what is left out has its default', t => {
         name: 'c',
         path: null,
         peers: null,
-        mark: 'real',
+        mark: 'unreal',
         ignore: [],
         conflicts: 'keep-both',
         versions: { keepMs: 86_400_000, bytesMax: 5_000_000_000 },
@@ -151,6 +151,11 @@ test(
   refused,
   `${PEER}[[arenas]]\nname = "c"\nmark = "reel"`,
   `config.toml:5: 'mark' in [[arenas]]: expected one of "real", "pinned", "unreal"`,
+)
+test(
+  refused,
+  `${PEER}[[arenas]]\nname = "c"\nmark = "real"`,
+  `config.toml:5: 'mark' in [[arenas]] 'c': without a path nothing is real`,
 )
 test(
   refused,

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto'
 import { Arena } from '../../actors/arena/arena.ts'
 import { type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import type { TornFile } from '../../actors/arena/disk-journal.ts'
+import { Marks } from '../../actors/arena/marks.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
 import { RULES, type Rules } from '../../actors/arena/rules.ts'
 import type { Store } from '../../actors/arena/store.ts'
@@ -320,6 +321,7 @@ export class World {
           problems: new Problems(),
           timers: new Timers(),
           recent: new RecentContent(),
+          marks: new Marks('real', store.marks()),
           rules: this.#rules,
         },
         digest,
@@ -937,6 +939,7 @@ export class World {
       name: ARENA,
       root: '/memory',
       storePath: '/store',
+      mark: 'real',
       author: (LETTERS[peer.index] as string).repeat(7) as Author,
       // As in the configuration of each: those that it can reach.
       peers: this.peers.filter(other => this.#mayMeet(peer, other)).map(other => other.id),
