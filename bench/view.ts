@@ -12,7 +12,7 @@ import { cpus, loadavg, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { Command } from 'commander'
-import type { ViewWorkerData, ViewWorkerMessage } from '../actors/view/worker.ts'
+import type { FolderViewData, FolderViewMessage } from '../actors/view/folder-worker.ts'
 import { median } from './statistics.ts'
 
 const MIB = 1024 * 1024
@@ -197,9 +197,9 @@ function row({ name, goal = '', unit }: Case, [folder = Number.NaN, ...views]: n
 async function mount(scratch: string, root: string, name: string, passthrough: boolean) {
   const at = join(scratch, name)
   mkdirSync(at)
-  const workerData: ViewWorkerData = { root, mountpoint: at, passthrough }
-  const worker = new Worker(new URL('../actors/view/worker.js', import.meta.url), { workerData })
-  const said = await new Promise<ViewWorkerMessage>((resolve, reject) => {
+  const workerData: FolderViewData = { root, mountpoint: at, passthrough }
+  const worker = new Worker(new URL('../actors/view/folder-worker.js', import.meta.url), { workerData })
+  const said = await new Promise<FolderViewMessage>((resolve, reject) => {
     worker.once('message', resolve)
     worker.once('error', reject)
   })

@@ -10,6 +10,7 @@ import { ControlError } from './client.ts'
 import * as arenas from './commands/arenas.ts'
 import * as files from './commands/files.ts'
 import { type LoadtestOptions, loadtest } from './commands/loadtest.ts'
+import * as mounts from './commands/mounts.ts'
 import * as peers from './commands/peers.ts'
 import * as service from './commands/service.ts'
 import * as setup from './commands/setup.ts'
@@ -225,6 +226,22 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 3 not in consensus or timed out, 10 
     'join the household of the machine that made the code, and get its arenas',
     (context, command) => peers.join(context, word(command, 0), command.args[1]),
     ['realize join CODE', 'realize join CODE ~/Documents'],
+  )
+
+  // Mounts
+  add(
+    program,
+    'mount <dir>',
+    'show all arenas as folders of one folder',
+    (context, command) => mounts.mount(context, word(command, 0), command.opts().allowOther === true),
+    ['realize mount ~/All', 'realize mount /srv/all --allow-other'],
+  ).option('--allow-other', 'other users see it, too (without root `user_allow_other` must stand in /etc/fuse.conf)')
+  add(
+    program,
+    'umount <dir>',
+    'end a mount; the files stay',
+    (context, command) => mounts.umount(context, word(command, 0)),
+    ['realize umount ~/All'],
   )
 
   // Files

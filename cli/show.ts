@@ -1,5 +1,5 @@
 /** What commands show to people, as lines. Pure. */
-import type { ListedArena, PeerStatus, StatusResult, VerifyResult } from '../protocol/control.ts'
+import type { ListedArena, MountStatus, PeerStatus, StatusResult, VerifyResult } from '../protocol/control.ts'
 import type { ArenaStatus, HistoryEvent, ListedConflict, ListedEntry, ListedVersion } from '../protocol/status.ts'
 import { escapeText } from '../supervisor/escape.ts'
 import { type Cell, type Colour, count, type Paint, safe, sizeText, spanText, table, timeText } from './text.ts'
@@ -28,6 +28,7 @@ export function statusLines(status: StatusResult, view: View): string[] {
   if (status.arenas.length === 0) lines.push('  none yet: `realize arena add NAME PATH`')
   const heads = table(status.arenas.map(arenaRow), view.paint, '  ')
   for (const [i, arena] of status.arenas.entries()) lines.push(heads[i] as string, ...arenaDetails(arena, view))
+  if (status.mounts.length > 0) lines.push('', view.paint('bold', 'Mounts'), ...mountLines(status.mounts, view))
   const failing = status.actors.filter(actor => actor.lastError !== null)
   if (failing.length > 0) {
     const rows = failing.map((actor): Cell[] => [
@@ -38,6 +39,17 @@ export function statusLines(status: StatusResult, view: View): string[] {
     lines.push('', view.paint('bold', 'Parts that failed'), ...table(rows, view.paint, '  '))
   }
   return lines
+}
+
+function mountLines(mounts: readonly MountStatus[], view: View): string[] {
+  const colours: Record<MountStatus['state'], Colour> = { mounted: 'green', mounting: 'yellow', failed: 'red' }
+  const rows = mounts.map((mount): Cell[] => [
+    mount.path,
+    { text: mount.state, colour: colours[mount.state] },
+    mount.allowOther ? 'for all users' : '',
+    mount.error ?? '',
+  ])
+  return table(rows, view.paint, '  ')
 }
 
 export function peerLines(peers: readonly PeerStatus[], view: View, indent = ''): string[] {

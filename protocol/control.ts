@@ -94,11 +94,24 @@ export interface ActorStatus {
   lastError: string | null
 }
 
+export interface MountStatus {
+  /** The folder that it is mounted on, absolute. */
+  path: string
+  state: 'mounting' | 'mounted' | 'failed'
+  /** Why it could not be made or kept; it is tried again. null while it is there. */
+  error: string | null
+  /** Whether other users see it, too. */
+  allowOther: boolean
+  /** Whether the kernel reads and writes real files by itself; null unless it is mounted. */
+  passthrough: boolean | null
+}
+
 export interface StatusResult {
   /** `uptime` in seconds. */
   peer: { name: string; id: PeerId; version: string; uptime: number }
   peers: PeerStatus[]
   arenas: ArenaStatus[]
+  mounts: MountStatus[]
   actors: ActorStatus[]
 }
 
@@ -224,6 +237,13 @@ export const controlMethods = {
   peer_connect: method<Nothing>()({ name: PeerName }),
   /** Closes the connection and takes no new one until `peer_connect`. */
   peer_disconnect: method<Nothing>()({ name: PeerName }),
+  /** Shows all arenas as folders of one folder, which is made if it is missing and must be empty. Until `umount`, also after a restart. */
+  mount: method<MountStatus>()({
+    /** Absolute. */
+    path: LocalPath,
+    allowOther: Type.Optional(Type.Boolean()),
+  }),
+  umount: method<Nothing>()({ path: LocalPath }),
   invite: method<{ code: string; expiresAtMs: number }>()({
     /** Absent: all arenas. */
     arenas: Type.Optional(Type.Array(ArenaName, { maxItems: ARENAS_MAX })),

@@ -45,6 +45,11 @@ export const EVENTS = {
   intent_finished: 'info',
   watcher_failed: 'warn',
   watcher_overflowed: 'info',
+  view_mounted: 'info',
+  view_ended: 'info',
+  view_failed: 'error',
+  view_defect: 'error',
+  view_full: 'warn',
   control_failed: 'warn',
 } as const satisfies Record<string, 'debug' | 'info' | 'warn' | 'error'>
 

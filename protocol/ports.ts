@@ -6,13 +6,15 @@
  * supervisor ── ArenaCommand / ArenaReport ── arena          (one port for each arena)
  * supervisor ── PeerCommand / PeerReport ──── peer thread    (one port for each thread)
  * arena ─────── ToPeer / FromPeer ─────────── connection     (one port for each arena and connection)
+ * supervisor ── ViewCommand / ViewReport ──── view           (one port for each mount)
+ * arena ─────── ToView / FromView ─────────── view           (one port for each arena and mount)
  * peer thread ─ WriterOrder / WriterReport ─── its writer     (one port for each thread)
  * ```
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { Mark } from './control.ts'
 import type { Failure } from './error.ts'
-import type { ArenaName, Author, BlobHash, PeerId } from './ids.ts'
+import type { ArenaName, Author, BlobHash, EntryPath, PeerId } from './ids.ts'
 import type { LogEvent, LogFields } from './log.ts'
 import type { ArenaStatus, HistoryEvent } from './status.ts'
 import type { ArenaWireMessage } from './wire.ts'
@@ -64,6 +66,8 @@ export type ArenaCommand =
       port: MessagePort
       descriptors: Int32Array
     }
+  /** A mounted view shows this arena; `port` speaks ToView / FromView. It closes when either has gone. */
+  | { type: 'view_opened'; port: MessagePort }
   /** From the watcher: these paths (relative to the root) may have changed. `null`: anything may have. */
   | { type: 'touched'; paths: string[] | null }
   /** The watcher works (`null`) or does not, and why: then the arena scans more often. */
@@ -203,6 +207,118 @@ export type FromPeer =
   | { type: 'downloaded'; id: number }
   | { type: 'download_failed'; id: number; failure: Failure }
   | { type: 'closed'; failure: Failure }
+
+// Arena ⇄ view
+
+/** A regular file that is known and of which the disk shows nothing: not yet, or because it is not wanted here for real. */
+export interface UnrealFile {
+  size: number
+  mtimeNs: bigint
+  exec: boolean
+  hash: BlobHash
+}
+
+/** Names of unreal files in one folder, sorted; `next`: the last one looked at, where there is more; null: that was all. */
+export interface UnrealNames {
+  files: [name: string, file: UnrealFile][]
+  next: string | null
+}
+
+/** What can be asked about a path, for people: the extended attributes `user.realize.*`. */
+export interface PathFacts {
+  mark: string
+  /** `real`, `cached`, `unreal`, or what keeps it from being as it is known. */
+  status: string
+  version: string
+  /** Names of connected peers that said that they have the content. */
+  peers: string[]
+}
+
+/** What a view asks of an arena; each is answered by one `answer` or `failed` with its id. Paths as in entries; folder '': the root. */
+export type ViewQuestion =
+  /** Names after `after`, in an order of their own. Answered with UnrealNames. */
+  | { type: 'list'; folder: EntryPath | ''; after: string | null }
+  /** Answered with UnrealFile or null. */
+  | { type: 'look'; path: EntryPath }
+  /** Whether there is an unreal file anywhere below. Answered with a boolean. */
+  | { type: 'below'; folder: EntryPath }
+  /** Part of a content that was known at this path, wherever it is now. Answered with a Uint8Array; EHOSTUNREACH: no peer has it now. */
+  | { type: 'read'; path: EntryPath; hash: BlobHash; size: number; offset: number; length: number }
+  /** Answered when the file is on the disk, or nothing is known at the path any more. */
+  | { type: 'make_real'; path: EntryPath }
+  /**
+   * The user has seen this content at the path: what the disk shows there next replaces it, and is no conflict with it. Until
+   * `unseen`, or until something is there.
+   */
+  | { type: 'seen'; path: EntryPath; hash: BlobHash }
+  /** A user's changes of an unreal file. ESTALE: it is another one by now, or none. EXDEV (rename): not without its content. */
+  | { type: 'remove'; path: EntryPath; hash: BlobHash }
+  | { type: 'rename'; path: EntryPath; hash: BlobHash; to: EntryPath }
+  | { type: 'retouch'; path: EntryPath; hash: BlobHash; mtimeNs: bigint | null; exec: boolean | null }
+  /** Answered with PathFacts; ENODATA: nothing is known of it. */
+  | { type: 'facts'; path: EntryPath }
+
+export interface ViewAnswers {
+  list: UnrealNames
+  look: UnrealFile | null
+  below: boolean
+  read: Uint8Array
+  make_real: null
+  seen: null
+  remove: null
+  rename: null
+  retouch: null
+  facts: PathFacts
+}
+
+export type FromView =
+  | ({ id: number } & ViewQuestion)
+  /** Nobody waits for the answer any more; it may still come. */
+  | { type: 'abandon'; id: number }
+  /** The end of `seen`. */
+  | { type: 'unseen'; path: EntryPath }
+  /** Something was changed on the disk through the view. */
+  | { type: 'touched'; paths: EntryPath[] }
+  /** Somebody has a file open, until it is said to be closed as often: a real one (`hash` null) or an unreal one. */
+  | { type: 'opened' | 'closed'; path: EntryPath; hash: BlobHash | null }
+
+/** What is at a path may be something else than before, on the disk or not. */
+export interface ViewChange {
+  path: EntryPath
+  unreal: UnrealFile | null
+}
+
+export type ToView =
+  /** First, and whenever it changes: the folder on the disk; null: it is not there, and why. */
+  | { type: 'root'; root: string | null; reason: string | null }
+  /** Said before any answer that shows it. null: anything may have changed. */
+  | { type: 'changed'; changes: ViewChange[] | null }
+  | { type: 'answer'; id: number; result: unknown }
+  /** `code` is an errno name. */
+  | { type: 'failed'; id: number; code: string; message: string }
+
+// Supervisor ⇄ view
+
+export interface ViewSettings {
+  /** Absolute, of an existing folder. */
+  mountpoint: string
+  /** Whether other users see it, too. */
+  allowOther: boolean
+}
+
+export type ViewCommand =
+  /** The arenas that are shown from now on. */
+  | { type: 'arenas'; names: ArenaName[] }
+  /** The arena's thread runs (again); `port` speaks FromView / ToView with it. */
+  | { type: 'attach'; arena: ArenaName; port: MessagePort }
+  | { type: 'stop' }
+
+export type ViewReport =
+  /** It is mounted. `passthrough`: the kernel reads and writes real files by itself. */
+  | { type: 'mounted'; passthrough: boolean }
+  | { type: 'log'; event: LogEvent; fields: LogFields }
+  /** The last word: somebody has taken the mount away, or it was stopped; or, with a reason, it could not be made or kept. */
+  | { type: 'ended'; reason: string | null }
 
 // Peer thread ⇄ its writer
 

@@ -25,6 +25,8 @@ export interface ActorThreadOptions<Report> {
   entry: URL
   policy: RestartPolicy
   clock: Clock
+  /** What it opens by Node and still has open when it ends is closed with it. Not where descriptors are handed from thread to thread. */
+  closesOwn?: boolean
   /** Made anew for each start, around the gate (write-gate.ts) and the table (descriptors.ts) of that start. */
   workerData(gate: Int32Array, descriptors: DescriptorTable): unknown
   receive(report: Report): void
@@ -92,8 +94,8 @@ export class ActorThread<Command, Report> {
     const worker = new Worker(this.#options.entry, {
       name: this.name,
       workerData: this.#options.workerData(gate, descriptors),
-      // Descriptors are handed from thread to thread: one that ends must not close what another has by now.
-      trackUnmanagedFds: false,
+      // Where descriptors are handed from thread to thread one that ends must not close what another has by now.
+      trackUnmanagedFds: this.#options.closesOwn ?? false,
     })
     this.#worker = worker
     let failure: Failure = { code: 'internal', message: 'the thread ended without being asked to' }

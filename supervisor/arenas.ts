@@ -163,6 +163,11 @@ export class Arenas {
     return arena?.thread.post({ type: 'peer_opened', peer, peerName, connection, port, descriptors }, [port]) ?? false
   }
 
+  /** Gives an arena its end of the port to a mounted view. False, and the port left alone, if the arena is not running. */
+  attachView(name: ArenaName, port: MessagePort): boolean {
+    return this.#arenas.get(name)?.thread.post({ type: 'view_opened', port }, [port]) ?? false
+  }
+
   /** False if there is no arena thread of this name. */
   async kill(threadName: string): Promise<boolean> {
     const arena = [...this.#arenas.values()].find(one => one.thread.name === threadName)

@@ -60,6 +60,7 @@ const commands: { [Name in SupervisorMethodName]: Command<Name> } = {
   async arena_add(supervisor, { name, path, peers, mark }) {
     if (path !== null && !isAbsolute(path)) throw new SyncError('usage', `'${path}' is not an absolute path`)
     if (path === null && mark === 'real') throw noFolder(name)
+    if (path !== null) supervisor.mounts.checkRoots([path])
     await supervisor.edit((text, config) => {
       const edited = addArena(text, { name, path, ...(peers ? { peers } : {}), ...(mark ? { mark } : {}) })
       for (const peer of peers ?? []) {
@@ -135,6 +136,17 @@ const commands: { [Name in SupervisorMethodName]: Command<Name> } = {
 
   async peer_disconnect(supervisor, { name }) {
     await supervisor.edit(text => setPeerKey(text, name, 'paused', true))
+    return {}
+  },
+
+  mount(supervisor, { path, allowOther }) {
+    if (!isAbsolute(path)) throw new SyncError('usage', `'${path}' is not an absolute path`)
+    return supervisor.mounts.mount(path, allowOther ?? false)
+  },
+
+  async umount(supervisor, { path }) {
+    if (!isAbsolute(path)) throw new SyncError('usage', `'${path}' is not an absolute path`)
+    await supervisor.mounts.umount(path)
     return {}
   },
 

@@ -1,5 +1,5 @@
 /** What `status`, `peer list` and `arena list` show, put together from what the actors said last. Pure. */
-import type { ActorStatus, ListedArena, PeerStatus, StatusResult } from '../protocol/control.ts'
+import type { ActorStatus, ListedArena, MountStatus, PeerStatus, StatusResult } from '../protocol/control.ts'
 import type { PeerId } from '../protocol/ids.ts'
 import type { ArenaStatus } from '../protocol/status.ts'
 import type { ArenaConfig } from './config.ts'
@@ -13,6 +13,7 @@ export interface StatusParts {
   nowMs: number
   peers: PeerStatus[]
   arenas: ArenaStatus[]
+  mounts: MountStatus[]
   actors: ActorStatus[]
 }
 
@@ -22,6 +23,7 @@ export function composeStatus(parts: StatusParts): StatusResult {
     peer: { name: parts.name, id: parts.id, version: parts.version, uptime },
     peers: parts.peers,
     arenas: parts.arenas,
+    mounts: parts.mounts,
     actors: parts.actors,
   }
 }

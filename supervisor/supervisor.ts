@@ -23,6 +23,7 @@ import { Invites } from './invites.ts'
 import { Listener } from './listener.ts'
 import type { Log } from './log.ts'
 import { type Figures, Metrics } from './metrics.ts'
+import { Mounts } from './mounts.ts'
 import { ownAddresses } from './own-addresses.ts'
 import { arenasOf, rightsChanged, settingsOf } from './rights.ts'
 import { composeStatus } from './status.ts'
@@ -42,7 +43,7 @@ export interface SupervisorOptions {
   log: Log
   randomBytes(count: number): Buffer
   /** Other thread entries than the tree's, for tests. */
-  entries?: { arena?: URL; peer?: URL }
+  entries?: { arena?: URL; peer?: URL; view?: URL }
   /** Answers the methods of the control socket. */
   answer(supervisor: Supervisor): Answer
   /** Takes somebody who proved to know an invite into the household (pairing.ts). */
@@ -62,6 +63,7 @@ export class Supervisor {
   readonly hasher: Hasher
   readonly arenas: Arenas
   readonly connections: Connections
+  readonly mounts: Mounts
   readonly listener: Listener
   readonly control: Control
   #config: Config
@@ -98,13 +100,29 @@ export class Supervisor {
       policy: tree.arena.policy,
       clock,
       hasher: this.hasher,
-      started: arena => this.connections.attachArena(arena),
+      started: arena => {
+        this.connections.attachArena(arena)
+        this.mounts.arenaStarted(arena)
+      },
       changed,
       history: event => {
         const { arena, action, path, other, author, version, size } = event
         log('arena_history', { arena, action, path, other, author, version, size })
         this.bell.history(event)
       },
+      log,
+      count,
+    })
+    this.mounts = new Mounts({
+      entry: options.entries?.view ?? entryOf('view'),
+      policy: tree.view.policy,
+      clock,
+      path: `${this.home.state}/mounts.json`,
+      // An arena without a folder of its own has one in the state folder.
+      kept: () => [...this.#roots(this.#config), this.home.state, this.home.cache],
+      arenas: () => this.arenas.names,
+      attach: (arena, port) => this.arenas.attachView(arena, port),
+      changed,
       log,
       count,
     })
@@ -163,6 +181,7 @@ export class Supervisor {
       nowMs: this.clock.nowMs(),
       peers: this.connections.peers,
       arenas: this.arenas.statuses,
+      mounts: this.mounts.statuses,
       actors: this.#actors(),
     })
   }
@@ -184,7 +203,7 @@ export class Supervisor {
       await this.arenas.setArenas(this.#settings())
       this.connections.beginDialling()
     })
-    await this.arenas.settled(ARENAS_SETTLED_MS)
+    await Promise.all([this.arenas.settled(ARENAS_SETTLED_MS), this.mounts.restore()])
     this.logbook.write('service_ready')
   }
 
@@ -192,11 +211,13 @@ export class Supervisor {
   async stop(): Promise<boolean> {
     this.logbook.write('service_stopping')
     await this.listener.close()
+    // While arenas still answer: what programs have written through a mount is on its way.
+    const unmounted = await this.mounts.stop()
     const ended = await Promise.all([this.connections.stop(), this.arenas.stop()])
     await this.hasher.close()
     await this.control.close()
     this.logbook.write('service_stopped')
-    return ended.every(Boolean)
+    return unmounted && ended.every(Boolean)
   }
 
   /** Reads the file again and follows it. Throws `config_invalid`; then everything stays as it was. */
@@ -214,6 +235,7 @@ export class Supervisor {
       // What is changed is what the file says now, though it may not have been followed yet.
       const after = change(before, this.#parse(before))
       const config = this.#parse(after)
+      this.mounts.checkRoots(this.#roots(config))
       if (after !== before) writeFileAtomic(this.home.config, after)
       await this.#follow(config)
     })
@@ -231,7 +253,7 @@ export class Supervisor {
   /** For tests: the thread of an actor dies as if it had crashed. Throws `not_found`. */
   async kill(name: string): Promise<void> {
     if (name === this.hasher.name) return this.hasher.kill()
-    if ((await this.arenas.kill(name)) || (await this.connections.kill(name))) return
+    if ((await this.arenas.kill(name)) || (await this.connections.kill(name)) || (await this.mounts.kill(name))) return
     throw new SyncError('not_found', `there is no worker thread '${name}': \`realize status\` shows the actors`)
   }
 
@@ -242,6 +264,7 @@ export class Supervisor {
 
   async #follow(next: Config): Promise<void> {
     const before = this.#config
+    this.mounts.checkRoots(this.#roots(next))
     // The only step that can be refused from outside; it changes nothing if it is.
     await this.listener.listen(next.peer.listen)
     this.#config = next
@@ -249,6 +272,7 @@ export class Supervisor {
     this.connections.renewSettings()
     this.connections.setPeers(next.peers)
     await this.arenas.setArenas(this.#settings())
+    this.mounts.arenasChanged()
     for (const { peer, gained, lost } of rightsChanged(before, next)) {
       // Arenas that were just begun have been given their connections.
       for (const arena of gained) if (already.has(arena)) this.connections.attachTo(peer, arena)
@@ -262,6 +286,10 @@ export class Supervisor {
     const turn = this.#last.then(action)
     this.#last = turn.catch(() => {})
     return turn
+  }
+
+  #roots(config: Config): string[] {
+    return config.arenas.flatMap(({ path }) => (path === null ? [] : [path]))
   }
 
   #settings() {
@@ -294,6 +322,7 @@ export class Supervisor {
       this.hasher.actor,
       ...this.connections.actors,
       ...this.arenas.actors,
+      ...this.mounts.actors,
     ]
   }
 
@@ -308,7 +337,7 @@ export class Supervisor {
   }
 }
 
-function entryOf(actor: 'arena' | 'peer'): URL {
+function entryOf(actor: 'arena' | 'peer' | 'view'): URL {
   const { entry } = tree[actor]
   if (!entry) throw new SyncError('internal', `${actor} has no thread entry`)
   return entry

@@ -29,12 +29,12 @@ export interface ActorSpec {
   /** Thread entry, or null for what runs on the main thread or brings its own. */
   entry: URL | null
   /** One for each of these. */
-  each: 'service' | 'arena' | 'connection'
+  each: 'service' | 'arena' | 'connection' | 'mount'
   after: readonly ActorKind[]
   policy: RestartPolicy
 }
 
-export type ActorKind = 'control' | 'hasher' | 'arena' | 'watcher' | 'peer' | 'listener'
+export type ActorKind = 'control' | 'hasher' | 'arena' | 'watcher' | 'peer' | 'listener' | 'view'
 
 export const tree: Record<ActorKind, ActorSpec> = {
   hasher: { placement: { on: 'pool' }, entry: null, each: 'service', after: [], policy: steady },
@@ -54,11 +54,12 @@ export const tree: Record<ActorKind, ActorSpec> = {
     after: ['control'],
     policy: steady,
   },
+  view: { placement: { on: 'own thread' }, entry: entry('view'), each: 'mount', after: ['arena'], policy: steady },
   listener: { placement: { on: 'main' }, entry: null, each: 'service', after: ['peer'], policy: never },
   control: { placement: { on: 'main' }, entry: null, each: 'service', after: [], policy: never },
 }
 
 /** The compiled worker of an actor, beside this compiled file. */
-function entry(actor: 'arena' | 'peer'): URL {
+function entry(actor: 'arena' | 'peer' | 'view'): URL {
   return new URL(`../actors/${actor}/worker.js`, import.meta.url)
 }

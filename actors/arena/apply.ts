@@ -379,6 +379,11 @@ export class Applier {
     return this.#unsettled && this.#context.store.intents().some(left => concerns(left, path))
   }
 
+  /** Whether something is being put at this path, or taken from it, now. */
+  isPlacing(path: EntryPath): boolean {
+    return (this.#syncingPaths?.has(path) ?? false) || this.isUnsettled(path)
+  }
+
   /** Decides what one pending entry needs, and brings it on its way. */
   #consider(entry: Entry): void {
     const { store, settings, marks } = this.#context

@@ -29,6 +29,7 @@ import type { Entry } from './store.ts'
 import { Verify, type VerifyOutcome } from './verify.ts'
 import { living } from './version.ts'
 import { VersionStore } from './versions.ts'
+import { type ReadAnswer, type ViewDesk, Views } from './views.ts'
 
 /** A status is sent at most this often; the first after quiet at once. */
 const STATUS_MS = 40
@@ -67,6 +68,7 @@ export class Arena {
   readonly #server: Server
   readonly #commands: Commands
   readonly #versions: VersionStore
+  readonly #views: Views
   /** Connected peers, opened or not: those to open when the arena goes on. */
   readonly #peers = new Map<PeerId, string>()
   #guard: string | null = null
@@ -104,12 +106,16 @@ export class Arena {
         if (context.settings.conflicts === 'local') this.#reconsiderLeft()
       },
       unsettled: path => this.#apply.isUnsettled(path),
+      seen: path => this.#views.seen(path),
       emptied: paths => this.#apply.wakeDormant(paths),
       guard: reason => this.#stop(reason),
       rootThere: () => this.#checkRoot(),
       scanned: () => this.#scanned(),
       trusted: () => this.#trusted(),
-      rulesChanged: () => this.#reconsiderLeft(),
+      rulesChanged: () => {
+        this.#reconsiderLeft()
+        this.#views.everythingChanged()
+      },
     })
     this.#patches = new PatchOrders(context)
     this.#fetch = new Fetcher(context, this.#patches, {
@@ -137,6 +143,15 @@ export class Arena {
     )
     this.#server = new Server(context, this.#local, this.#patches)
     this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch, path => this.#marksChanged(path))
+    this.#views = new Views(context, this.#local, {
+      announced: () => this.#announced(),
+      changed: paths => this.#apply.changed(paths),
+      placing: path => this.#apply.isPlacing(path),
+      read: (file, offset, length, done) => this.#readForView(file, offset, length, done),
+      want: (path, wanted) => this.#want(path, wanted),
+      hindrance: entry => this.#hindrance(entry),
+      holders: () => [],
+    })
     this.#apply.caughtUp = () =>
       [...this.#feed.sessions.values()].every(session => !session.state || session.received >= session.state.seq)
     this.#apply.moreToCome = () =>
@@ -196,7 +211,44 @@ export class Arena {
         this.#fetch.step()
       })
     }
+    this.#border(() => this.#views.step())
     this.#answerWaiting()
+  }
+
+  /** A mounted view shows this arena. What is in the buffers of `say` is handed over. */
+  openView(say: Parameters<Views['open']>[0]): ViewDesk {
+    const desk = this.#views.open(say)
+    return { receive: message => this.#border(() => desk.receive(message)), close: () => desk.close() }
+  }
+
+  #readForView(
+    _file: { hash: string; size: number },
+    _offset: number,
+    _length: number,
+    done: (answer: ReadAnswer) => void,
+  ): () => void {
+    done({ reason: 'its content is not here yet' })
+    return () => {}
+  }
+
+  /** A file becomes a real one, whatever its mark. */
+  #want(path: Entry['path'], wanted: boolean): void {
+    const { store, marks } = this.#context
+    marks.want(path, wanted)
+    const entry = store.entry(path)
+    if (wanted && entry && isUnshown(entry) && !entry.pending)
+      store.transact(writer => writer.putEntry({ ...entry, pending: true }, false))
+    this.#apply.again()
+  }
+
+  /** Why a file that is on its way does not come; null: it may. */
+  #hindrance({ path, known }: Entry): string | null {
+    const { store, problems } = this.#context
+    const problem = problems.get(path)
+    if (problem) return problem.reason
+    if (this.#peers.size > 0 || known.content.type !== 'file') return null
+    const { hash } = known.content
+    return store.withHash(hash, 1).length > 0 || store.keptWithHash(hash) ? null : 'no peer is connected'
   }
 
   /** Errors of the root itself stop the arena; others are defects and end the thread. */

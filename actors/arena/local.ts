@@ -113,6 +113,8 @@ export interface LocalEvents {
   committed(paths: readonly EntryPath[]): void
   /** Whether a step of ours at this path is neither done nor taken back: it is not looked at before. */
   unsettled(path: EntryPath): boolean
+  /** What the user saw at a path that showed nothing here, when putting something there; null: nothing. */
+  seen(path: EntryPath): Version | null
   /** Nothing is at these paths any more: the folders above them may have held nothing else. */
   emptied(paths: readonly EntryPath[]): void
   /** The arena must stop and ask. */
@@ -938,7 +940,8 @@ export class LocalChanges {
     const { store, settings, clock, rules } = this.#context
     const { path, stamp } = change
     const entry = store.entry(path)
-    const base = entry?.have ?? null
+    const seen = entry && !living(entry.have) ? this.#events.seen(path) : null
+    const base = seen ?? entry?.have ?? null
     const suspect = this.#suspects.delete(path)
     if (change.leaves && change.content.type === 'file') writer.putLeaves(change.content.hash, change.leaves)
     const content: Content =
@@ -972,7 +975,7 @@ export class LocalChanges {
     const version = changeVersion({
       content,
       // What a power loss may have undone, the user need not have seen.
-      base: entry && suspect ? entry.former : rules.base(entry),
+      base: entry && suspect ? entry.former : (seen ?? rules.base(entry)),
       known: entry?.known ?? null,
       replica: store.state().replica,
       count: writer.nextCount(),

@@ -15,6 +15,8 @@ export class Marks {
   readonly #marks = new Map<EntryPath, Mark>()
   /** How many of them are not `real`. */
   #notReal = 0
+  /** Files that somebody needs now. */
+  readonly #wanted = new Set<EntryPath>()
   /** The arena's own mark. */
   fallback: Mark
 
@@ -61,7 +63,13 @@ export class Marks {
 
   /** Whether a file at this path is to be an ordinary one. Rule files always are: what they say holds for the disk. */
   wantsReal(path: EntryPath): boolean {
-    return this.of(path) === 'real' || isIgnoreFile(path)
+    return this.of(path) === 'real' || isIgnoreFile(path) || this.#wanted.has(path)
+  }
+
+  /** A file is to be an ordinary one for now, whatever its mark says; not remembered. */
+  want(path: EntryPath, wanted: boolean): void {
+    if (wanted) this.#wanted.add(path)
+    else this.#wanted.delete(path)
   }
 
   /** Whether what is at this path, or anything below it, may be wanted other than real. */

@@ -44,6 +44,9 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
   let atHand = new Map<EntryPath, Entry | null>()
   let atHandBefore = new Map<EntryPath, Entry | null>()
   const intents = openIntents(tables)
+  let watcher: ((entries: readonly Entry[]) => void) | null = null
+  /** What a transaction has written, for whoever watches. */
+  let written = new Map<EntryPath, Entry>()
 
   function transact(change: (writer: Writer) => void): void {
     const before = state
@@ -60,6 +63,7 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       })
       state = next
     } catch (error) {
+      written.clear()
       atHand.clear()
       atHandBefore.clear()
       intents.load()
@@ -67,6 +71,10 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     } finally {
       draft = null
     }
+    if (written.size === 0) return
+    const entries = [...written.values()]
+    written = new Map()
+    watcher?.(entries)
   }
 
   function remember(path: EntryPath, entry: Entry | null): void {
@@ -99,9 +107,10 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
           if (before && before.seq > 0) tables.remove('feed', numberKey(before.seq))
           tables.put('feed', numberKey(seq), entry.path)
         }
-        const written = { ...entry, seq }
-        tables.put('entries', key, packEntry(written))
-        remember(entry.path, written)
+        const numbered = { ...entry, seq }
+        tables.put('entries', key, packEntry(numbered))
+        remember(entry.path, numbered)
+        if (watcher !== null) written.set(entry.path, numbered)
         count(totals, before, -1)
         count(totals, entry, 1)
         if (!before || !sameDigest(before.known, entry.known)) {
@@ -237,6 +246,9 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
         .map(row => ({ ...(row.value as Omit<HistoryEvent, 'number'>), number: Number(row.key.readBigUInt64BE()) }))
     },
     transact,
+    watch(listener) {
+      watcher = listener
+    },
     flushed: done => tables.flushed(done),
     close: () => tables.close(),
   }

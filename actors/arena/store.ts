@@ -156,6 +156,8 @@ export interface Store {
   marks(): [EntryPath, Mark][]
   history(before: number, limit: number): HistoryEvent[]
   transact(change: (writer: Writer) => void): void
+  /** Calls back after each transaction with the entries that it has written; null: no longer. */
+  watch(listener: ((entries: readonly Entry[]) => void) | null): void
   /** Calls back when every transaction so far is durable. */
   flushed(done: () => void): void
   close(): void

@@ -8,7 +8,15 @@ import { join } from 'node:path'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { SyncError, toFailure } from '../../protocol/error.ts'
 import type { PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
-import type { ArenaCommand, ArenaReport, ArenaSettings, FromPeer, ToPeer } from '../../protocol/ports.ts'
+import type {
+  ArenaCommand,
+  ArenaReport,
+  ArenaSettings,
+  FromPeer,
+  FromView,
+  ToPeer,
+  ToView,
+} from '../../protocol/ports.ts'
 import { type DescriptorTable, noteDescriptor } from '../descriptors.ts'
 import { engine } from '../hasher/engine.ts'
 import { collectGarbage } from '../relief.ts'
@@ -23,6 +31,7 @@ import { RULES } from './rules.ts'
 import type { Store } from './store.ts'
 import { openStore } from './store-tables.ts'
 import { openLmdbTables } from './tables-lmdb.ts'
+import type { ViewDesk } from './views.ts'
 
 /** How often a root that is not there is looked for. */
 const ROOT_RETRY_MS = 1_000
@@ -50,6 +59,8 @@ let disk: Disk | null = null
 let store: Store | null = null
 let waiting: string | null = null
 const peers = new Map<PeerId, { name: string; port: MessagePort; descriptors: DescriptorTable }>()
+/** Mounted views; null while the arena is not open. */
+const views = new Map<MessagePort, ViewDesk | null>()
 let timer: NodeJS.Timeout | null = null
 let turn: NodeJS.Immediate | null = null
 let retry: NodeJS.Timeout | null = null
@@ -146,6 +157,7 @@ function open(): void {
   arena = new Arena({ context, digest, boot, rootLost })
   arena.start()
   for (const [peer, { name }] of peers) arena.peerOpened(peer, name)
+  for (const view of views.keys()) beginView(view)
   carryOn()
 }
 
@@ -185,6 +197,7 @@ function rootReason({ code, message }: DiskError): string {
 function waitForRoot(reason: string): void {
   if (waiting !== reason) report({ type: 'log', event: 'arena_guarded', fields: { arena: settings.name, reason } })
   waiting = reason
+  for (const view of views.keys()) tellRoot(view)
   reportWaiting()
   retry ??= setTimeout(openAgain, ROOT_RETRY_MS)
 }
@@ -233,6 +246,10 @@ function rootLost(reason: string): void {
     turn = null
     disk?.dispose()
     disk = null
+    for (const [view, desk] of views) {
+      desk?.close()
+      views.set(view, null)
+    }
     for (const { port: channel } of peers.values()) decline(channel)
     waitForRoot(reason)
   })
@@ -295,8 +312,41 @@ function fromPeer(peer: PeerId, channel: MessagePort, message: FromPeer): void {
   carryOn()
 }
 
+/** A mounted view shows this arena, from now on and whenever the arena is open. */
+function openView(view: MessagePort): void {
+  views.set(view, null)
+  view.on('message', (message: FromView) => {
+    const desk = views.get(view)
+    if (desk) {
+      desk.receive(message)
+      arena?.step()
+      return carryOn()
+    }
+    const failed = { type: 'failed', code: 'EIO', message: waiting ?? 'the arena is starting' } as const
+    if ('id' in message && message.type !== 'abandon') view.postMessage({ ...failed, id: message.id } satisfies ToView)
+  })
+  view.on('close', () => {
+    views.get(view)?.close()
+    views.delete(view)
+  })
+  if (arena) beginView(view)
+  else if (waiting !== null) tellRoot(view)
+}
+
+function beginView(view: MessagePort): void {
+  const say = (message: ToView, transfer: ArrayBuffer[] = []) => view.postMessage(message, transfer)
+  views.set(view, arena?.openView(say) ?? null)
+  tellRoot(view)
+}
+
+function tellRoot(view: MessagePort): void {
+  const root = arena ? rootPath() : null
+  view.postMessage({ type: 'root', root, reason: root === null ? waiting : null } satisfies ToView)
+}
+
 function stop(): void {
   for (const peer of [...peers.keys()]) closePeer(peer)
+  for (const view of views.keys()) view.close()
   arena = null
   if (timer) clearTimeout(timer)
   if (turn) clearImmediate(turn)
@@ -332,6 +382,9 @@ port.on('message', (message: ArenaCommand) => {
       break
     case 'peer_opened':
       openPeer(message.peer, message.peerName, message.port, message.descriptors)
+      break
+    case 'view_opened':
+      openView(message.port)
       break
     case 'touched':
       arena?.touched(message.paths)

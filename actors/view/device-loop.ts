@@ -7,7 +7,7 @@
 import { fstatSync } from 'node:fs'
 import { constants } from 'node:os'
 import { parentPort } from 'node:worker_threads'
-import { close } from '../arena/posix-calls.ts'
+import type { DescriptorTable } from '../descriptors.ts'
 import {
   OPCODES,
   OUT_HEADER_BYTES,
@@ -19,6 +19,7 @@ import {
 } from './fuse-protocol.ts'
 import { replyError, sizeBody, writeReplyHeader } from './fuse-reply.ts'
 import { opcodeOf } from './fuse-request.ts'
+import { closeKept, keepIn, kept } from './kept.ts'
 import { createWaiter, readContent, readDevice, waitDevice, writeContent, writeDevice } from './view-calls.ts'
 
 /** What the thread is told, once there is a device. */
@@ -27,6 +28,8 @@ export interface DeviceLoopStart {
   waker: number
   /** [0] is 1 once the loop shall end. */
   stopped: Int32Array
+  /** Where what is opened here is noted, if anywhere. */
+  descriptors: DescriptorTable | null
 }
 
 /** What it says: that it is ready to be told, a request, or `null` when the mount is gone. */
@@ -60,9 +63,10 @@ let device = -1
 // The last thing that this thread hears: from then on it waits for the device, and ends with it.
 port.once('message', (start: DeviceLoopStart) => {
   device = start.device
-  const waiter = createWaiter(device, start.waker)
+  if (start.descriptors !== null) keepIn(start.descriptors)
+  const waiter = kept(createWaiter(device, start.waker))
   loop(waiter, start.stopped)
-  close(waiter)
+  closeKept(waiter)
 })
 port.postMessage('ready' satisfies DeviceLoopMessage)
 

@@ -30,6 +30,7 @@ import {
   WRITE,
 } from '../arena/posix-calls.ts'
 import type { Space } from './fuse-reply.ts'
+import { closeKept, kept } from './kept.ts'
 import {
   type FileStat,
   getAttribute,
@@ -82,7 +83,8 @@ export function openFolderSource(root: string, options: { validMs?: number } = {
   return new FolderSource(root, options.validMs ?? FOLDER_VALID_MS)
 }
 
-class FolderSource implements ViewSource {
+/** As a ViewSource; most of it answers at once. */
+export class FolderSource implements ViewSource {
   readonly validMs: number
   readonly root: string
   readonly #root: number
@@ -92,7 +94,7 @@ class FolderSource implements ViewSource {
   constructor(root: string, validMs: number) {
     this.root = root
     this.validMs = validMs
-    this.#root = openRoot(root)
+    this.#root = kept(openRoot(root))
   }
 
   lookup(path: string): SourceEntry {
@@ -101,7 +103,7 @@ class FolderSource implements ViewSource {
   }
 
   openFolder(path: string): OpenFolder {
-    const fd = openBelow(this.#root, path === '' ? '.' : path, FOLDER)
+    const fd = kept(openBelow(this.#root, path === '' ? '.' : path, FOLDER))
     try {
       const look = () => entryOf(lookAt(fd))
       const child = (name: string) => {
@@ -109,9 +111,9 @@ class FolderSource implements ViewSource {
         return stat === null ? null : entryOf(stat)
       }
       const sync = () => syncContent(fd, false)
-      return { entry: look(), descriptor: fd, look, names: () => namesIn(fd), child, sync, close: () => close(fd) }
+      return { entry: look(), descriptor: fd, look, names: () => namesIn(fd), child, sync, close: () => closeKept(fd) }
     } catch (error) {
-      close(fd)
+      closeKept(fd)
       throw error
     }
   }
@@ -267,7 +269,7 @@ class FolderSource implements ViewSource {
   }
 
   close(): void {
-    close(this.#root)
+    closeKept(this.#root)
   }
 
   /** Runs an action with the folder that a path is in and the path's last component. */
@@ -300,11 +302,12 @@ class FolderSource implements ViewSource {
       const type = stat.attributes.mode & TYPE_MASK
       if (type !== TYPE_FILE) throw new ViewError(type === TYPE_FOLDER ? 'EISDIR' : 'ENXIO', 'not a regular file')
       if (empty) truncate(fd, 0)
+      const entry = entryOf(empty ? lookAt(fd) : stat)
       return {
-        entry: entryOf(empty ? lookAt(fd) : stat),
-        descriptor: fd,
+        entry,
+        descriptor: kept(fd),
         look: () => entryOf(lookAt(fd)),
-        close: () => close(fd),
+        close: () => closeKept(fd),
       }
     } catch (error) {
       close(fd)

@@ -11,9 +11,9 @@ import { closeSync, write } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
-import { close } from '../arena/posix-calls.ts'
 import type { DeviceLoopMessage, DeviceLoopStart } from './device-loop.ts'
 import { checkApart, type MountOptions, mountView, unmountView } from './fuse-device.ts'
+import { closeKept, kept, keptTable } from './kept.ts'
 import { View, type ViewOutlet } from './view.ts'
 import { closeBacking, createWaker, openBacking, wake, writeDevice } from './view-calls.ts'
 import { ViewError, type ViewSource } from './view-source.ts'
@@ -54,7 +54,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
     await Promise.all(readers.map(reader => reader.worker.terminate()))
     throw error
   })
-  const waker = createWaker()
+  const waker = kept(createWaker())
   const stopped = new Int32Array(new SharedArrayBuffer(4))
   const agreed = deferred<boolean>()
   const ended = deferred<Error | null>()
@@ -91,7 +91,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
       // Only now: the reading threads use the descriptors of open files.
       view.close()
       closeSync(device)
-      close(waker)
+      closeKept(waker)
       source.close()
       agreed.reject(reason ?? new ViewError('ENODEV', 'unmounted'))
       ended.resolve(reason)
@@ -104,7 +104,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
       mounted = false
       void end(null)
     })
-    worker.postMessage({ device, waker, stopped } satisfies DeviceLoopStart)
+    worker.postMessage({ device, waker, stopped, descriptors: keptTable() } satisfies DeviceLoopStart)
     worker.on('error', error => void end(error instanceof Error ? error : new Error(String(error))))
     void gone.then(() => end(null))
   }

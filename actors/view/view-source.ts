@@ -38,6 +38,8 @@ export interface SourceEntry {
   readonly attributes: Attributes
   /** Changes whenever the content does. null: mtime, ctime and size together say it. */
   readonly version: string | null
+  /** How long the kernel may believe this, ms; absent: as the source says. */
+  readonly validMs?: number
 }
 
 export interface OpenHow {
@@ -96,7 +98,7 @@ export interface Changes {
 export type SourceChange =
   /** Attributes, and with `content` the content, of what is at the path are others now. */
   | { kind: 'changed'; path: string; content: boolean }
-  /** Something else, or nothing, is at the path now; or something is where nothing was. */
+  /** Something else, or nothing, may be at the path now; or something is where nothing was. */
   | { kind: 'replaced'; path: string }
   /** Anything may have changed: what was said got lost. */
   | { kind: 'everything' }

@@ -10,7 +10,7 @@
  */
 import { constants } from 'node:fs'
 import { constants as osConstants } from 'node:os'
-import { close, setMode } from '../arena/posix-calls.ts'
+import { setMode } from '../arena/posix-calls.ts'
 import {
   type Negotiated,
   negotiate,
@@ -39,6 +39,7 @@ import {
   statfsBody,
 } from './fuse-reply.ts'
 import { type Name, type Operation, type Request, readRequest } from './fuse-request.ts'
+import { closeKept, kept } from './kept.ts'
 import { type Node, NodeTable } from './node-table.ts'
 import {
   allocate,
@@ -378,7 +379,11 @@ export class View {
 
   #give(node: Node, entry: SourceEntry): NodeEntry {
     this.#nodes.give(node)
-    return { node: node.number, generation: 0, attributes: entry.attributes, validMs: this.#source.validMs }
+    return { node: node.number, generation: 0, attributes: entry.attributes, validMs: this.#validMs(entry) }
+  }
+
+  #validMs(entry: SourceEntry): number {
+    return entry.validMs ?? this.#source.validMs
   }
 
   #forget(number: number, count: number): void {
@@ -399,7 +404,7 @@ export class View {
 
   async #getAttributes({ node: number, fh }: Operation<'GETATTR'>): Promise<Uint8Array> {
     const entry = await this.#look(this.#node(number), fh)
-    return attrBody(entry.attributes, this.#source.validMs)
+    return attrBody(entry.attributes, this.#validMs(entry))
   }
 
   /** What a node is now: by the handle if there is one, by its name, or, where it has none, by whatever has it open. */
@@ -453,7 +458,7 @@ export class View {
       throw new ViewError('ESTALE', 'something else has this name now')
     }
     if (valid & SET.SIZE) node.cached = null
-    return attrBody(entry.attributes, this.#source.validMs)
+    return attrBody(entry.attributes, this.#validMs(entry))
   }
 
   async #readLink({ node }: Operation<'READLINK'>): Promise<Uint8Array> {
@@ -811,8 +816,25 @@ export class View {
     const slash = change.path.lastIndexOf('/')
     const parent = this.#nodes.find(slash < 0 ? '' : change.path.slice(0, slash))
     if (parent === undefined) return
-    this.#outlet.notify(notifyInvalidEntry(parent.number, change.path.slice(slash + 1)))
+    const name = change.path.slice(slash + 1)
     this.#invalidate(parent, false)
+    const node = parent.children.get(name)
+    if (node !== undefined) void this.#compare(parent, name, node, change.path)
+  }
+
+  /**
+   * A name that still leads to the same file is left to the kernel: it would take its name away even from a folder that programs are
+   * at work in, and they could not tell any more where they are.
+   */
+  async #compare(parent: Node, name: string, node: Node, path: string): Promise<void> {
+    try {
+      const answer = this.#source.lookup(path)
+      const entry = answer instanceof Promise ? await answer : answer
+      if (entry.id === node.id) return this.#invalidate(node, false)
+    } catch {
+      // Nothing is there, or it cannot be said: the kernel shall ask.
+    }
+    this.#outlet.notify(notifyInvalidEntry(parent.number, name))
   }
 
   #invalidate(node: Node, content: boolean): void {
@@ -828,9 +850,10 @@ function notGiven(entry: SourceEntry): NodeEntry {
 
 /** A real file once more, by /proc: also where it has no name. */
 function openedAgain(file: OpenFile, flags: number): OpenFile {
-  const fd = openFollowing(`/proc/self/fd/${file.descriptor}`, flags)
-  const look = () => ({ ...file.entry, attributes: lookAt(fd).attributes })
-  return { entry: look(), descriptor: fd, look, close: () => close(fd) }
+  const fd = kept(openFollowing(`/proc/self/fd/${file.descriptor}`, flags))
+  const { ino } = file.entry.attributes
+  const look = () => ({ ...file.entry, attributes: { ...lookAt(fd).attributes, ino } })
+  return { entry: look(), descriptor: fd, look, close: () => closeKept(fd) }
 }
 
 function howOf(flags: number): OpenHow {

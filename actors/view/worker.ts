@@ -1,33 +1,59 @@
 /**
- * Thread entry of a view over a plain folder. Says `mounted` or `failed`, closes on the message `close`, and ends with the mount.
+ * Thread entry of a mount: a view over all arenas. Says `mounted`, and `ended` as its last word; a mount that cannot be made or
+ * kept ends the thread with its error, so that the supervisor begins again.
  */
 import { parentPort, workerData } from 'node:worker_threads'
-import { openFolderSource } from './folder-source.ts'
-import { openView } from './session.ts'
+import type { ViewCommand, ViewReport, ViewSettings } from '../../protocol/ports.ts'
+import type { DescriptorTable } from '../descriptors.ts'
+import { ArenasSource } from './arenas-source.ts'
+import { keepIn } from './kept.ts'
+import { type OpenView, openView } from './session.ts'
 
-export interface ViewWorkerData {
-  mountpoint: string
-  root: string
-  validMs?: number
-  allowOther?: boolean
-  by?: 'call' | 'helper'
-  passthrough?: boolean
+const { settings, descriptors } = workerData as { settings: ViewSettings; descriptors: DescriptorTable }
+const port = parentPort
+if (port === null) throw new Error('this file is the entry of a thread')
+
+keepIn(descriptors)
+const source = new ArenasSource()
+let view: OpenView | null = null
+let stopping = false
+
+function report(message: ViewReport): void {
+  port?.postMessage(message)
 }
 
-export type ViewWorkerMessage =
-  | { type: 'mounted'; passthrough: boolean }
-  | { type: 'failed'; code: string; message: string }
+port.on('message', (command: ViewCommand) => {
+  switch (command.type) {
+    case 'arenas':
+      return source.setArenas(command.names)
+    case 'attach':
+      return source.attach(command.arena, command.port)
+    case 'stop':
+      stopping = true
+      return void view?.close()
+    default:
+      command satisfies never
+  }
+})
 
-const { root, validMs, ...options } = workerData as ViewWorkerData
-const say = (message: ViewWorkerMessage) => parentPort?.postMessage(message)
+async function run(): Promise<void> {
+  const { mountpoint, allowOther } = settings
+  const log = (event: 'view_defect' | 'view_full', fields: Record<string, unknown>) =>
+    report({ type: 'log', event, fields: { mountpoint, ...(fields as Record<string, string | number>) } })
+  view = await openView({ mountpoint, allowOther, source, log })
+  report({ type: 'mounted', passthrough: view.passthrough })
+  if (stopping) void view.close()
+  const failure = await view.ended
+  if (failure !== null) throw failure
+}
 
 try {
-  const view = await openView({ ...options, source: openFolderSource(root, validMs === undefined ? {} : { validMs }) })
-  parentPort?.on('message', () => void view.close())
-  say({ type: 'mounted', passthrough: view.passthrough })
-  await view.ended
+  await run()
+  report({ type: 'ended', reason: null })
 } catch (error) {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : 'EIO'
-  say({ type: 'failed', code, message: error instanceof Error ? error.message : String(error) })
+  report({ type: 'ended', reason: error instanceof Error ? error.message : String(error) })
+  if (!stopping) throw error
+} finally {
+  source.close()
+  port.close()
 }
-parentPort?.close()

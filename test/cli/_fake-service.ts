@@ -181,6 +181,7 @@ export function sampleStatus(changes: Partial<StatusResult> = {}): StatusResult 
     peer: { name: 'laptop', id: SERVER_ID, version: '0.1.0', uptime: 7300 },
     peers: [],
     arenas: [sampleArena()],
+    mounts: [],
     actors: [],
     ...changes,
   }

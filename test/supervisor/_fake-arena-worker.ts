@@ -79,6 +79,7 @@ parentPort?.on('message', (command: ArenaCommand) => {
     case 'stop':
       report({ type: 'stopped' })
       return parentPort?.close()
+    case 'view_opened':
     case 'watcher':
     case 'hashed':
     case 'patched':

@@ -3,9 +3,9 @@
  * the test `asked` when a read of `slow` has arrived.
  */
 import { parentPort, workerData } from 'node:worker_threads'
+import type { FolderViewData } from '../../actors/view/folder-worker.ts'
 import { openView } from '../../actors/view/session.ts'
 import { ViewError } from '../../actors/view/view-source.ts'
-import type { ViewWorkerData } from '../../actors/view/worker.ts'
 import { MemorySource } from './_memory-source.ts'
 
 /** Size of each file, so that the test knows what to expect: byte n is n % 251. */
@@ -16,7 +16,7 @@ export function memoryContent(): Uint8Array {
 }
 
 async function run(): Promise<void> {
-  const { mountpoint, root } = workerData as ViewWorkerData
+  const { mountpoint, root } = workerData as FolderViewData
   const source = new MemorySource(root)
   const given = new Set<() => void>()
   source.files.set('fast', { content: memoryContent() })

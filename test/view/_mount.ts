@@ -4,8 +4,8 @@ import { existsSync, mkdirSync, mkdtempSync, rmdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import type { FolderViewData, FolderViewMessage } from '../../actors/view/folder-worker.ts'
 import { mountFault } from '../../actors/view/fuse-device.ts'
-import type { ViewWorkerData, ViewWorkerMessage } from '../../actors/view/worker.ts'
 import { within } from '../_deadline.ts'
 import { type Cleaning, temporaryFolder } from '../_temp.ts'
 
@@ -46,7 +46,7 @@ export interface Mounted {
   close(): Promise<void>
 }
 
-export interface MountedOptions extends Partial<ViewWorkerData> {
+export interface MountedOptions extends Partial<FolderViewData> {
   /** Another thread entry than that of a plain folder. */
   entry?: URL
 }
@@ -58,8 +58,8 @@ export async function mounted(t: Cleaning, options: MountedOptions = {}): Promis
   const at = options.mountpoint ?? join(folder, 'view')
   mkdirSync(root, { recursive: true })
   if (options.mountpoint === undefined) mkdirSync(at, { recursive: true })
-  const { entry = new URL('../../actors/view/worker.js', import.meta.url), ...rest } = options
-  const workerData: ViewWorkerData = { validMs: 1000, ...rest, mountpoint: at, root }
+  const { entry = new URL('../../actors/view/folder-worker.js', import.meta.url), ...rest } = options
+  const workerData: FolderViewData = { validMs: 1000, ...rest, mountpoint: at, root }
   const worker = new Worker(entry, { workerData })
   const gone = new Promise<void>(resolve => worker.once('exit', () => resolve()))
   const close = async () => {
@@ -70,7 +70,7 @@ export async function mounted(t: Cleaning, options: MountedOptions = {}): Promis
   const said = await within(
     MOUNT_MS,
     'the view is mounted',
-    new Promise<ViewWorkerMessage>((resolve, reject) => {
+    new Promise<FolderViewMessage>((resolve, reject) => {
       worker.once('message', resolve)
       worker.once('error', reject)
     }),

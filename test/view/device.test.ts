@@ -26,7 +26,7 @@ const NOBODY = ['--reuid=65534', '--regid=65534', '--clear-groups']
 
 /** A view in a process of its own, that can be killed. */
 async function viewProcess(t: Cleaning, root: string, mountpoint: string, as: string[] = []): Promise<ChildProcess> {
-  const entry = new URL('../../actors/view/worker.js', import.meta.url).href
+  const entry = new URL('../../actors/view/folder-worker.js', import.meta.url).href
   const code = `const { Worker } = await import('node:worker_threads');
     new Worker(new URL(${JSON.stringify(entry)}), { workerData: ${JSON.stringify({ root, mountpoint })} })
       .on('message', message => console.log(message.type))`

@@ -43,7 +43,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LOCAL,
-        search: 'base: entry && suspect ? entry.former : rules.base(entry),',
+        search: 'base: entry && suspect ? entry.former : (seen ?? rules.base(entry)),',
         replace: 'base: entry && suspect ? entry.former : (entry?.known ?? base),',
       },
     ],

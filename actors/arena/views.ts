@@ -1,0 +1,566 @@
+/**
+ * Answers mounted views: which files are known and not on the disk, their content, and a user's changes of them. (What is on the
+ * disk a view serves by itself; what is changed there comes as any change of the disk.)
+ *
+ * A user who sees an unreal file and deletes, renames or replaces it does so knowing that very version: the change is based on what
+ * is known, where one that is found on the disk is based on what the disk showed (R1). So a deletion through a view is one, and
+ * a file that is merely missing on the disk is none.
+ */
+import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
+import { joinPath, parentOf } from '../../protocol/path.ts'
+import type {
+  FromView,
+  PathFacts,
+  ToView,
+  UnrealFile,
+  UnrealNames,
+  ViewChange,
+  ViewQuestion,
+} from '../../protocol/ports.ts'
+import type { HistoryEvent } from '../../protocol/status.ts'
+import { type ArenaContext, count, historyOf, tell } from './context.ts'
+import { DiskError } from './disk.ts'
+import { isIgnoreFile } from './ignore-rules.ts'
+import type { LocalChanges } from './local.ts'
+import { lastBelow } from './order.ts'
+import { isUnshown } from './plan.ts'
+import type { Entry, Writer } from './store.ts'
+import { type Content, changeVersion, type FileContent, living, type Version, versionTag } from './version.ts'
+
+/** Names in one answer, and entries looked at for it: an arena has other things to do. */
+const LIST_NAMES_MAX = 1000
+const LIST_LOOKED_MAX = 2000
+const PAGE_FIRST = 16
+const PAGE_MAX = 256
+/** Questions that wait for something, of all views. */
+const WAITING_MAX = 10_000
+/** Files that users are replacing. */
+const SEEN_MAX = 10_000
+/** What was put in place of an unreal file and is missing after this long was deleted again: programs delete and make anew. */
+const MISSING_MS = 60
+/** How long a file may wait for the folder that it is moved into to be known: it was just made. */
+const FOLDER_MS = 10_000
+
+/** Why a question fails: an errno name, for the program that waits. */
+class Refusal extends Error {
+  override readonly name = 'Refusal'
+  readonly code: string
+  constructor(code: string, message: string) {
+    super(message)
+    this.code = code
+  }
+}
+
+export type ReadAnswer = { readonly bytes: Uint8Array } | { readonly reason: string }
+
+export interface ViewEvents {
+  announced(): void
+  /** These became pending, or are not any more. */
+  changed(paths: readonly EntryPath[]): void
+  /** Whether a step of ours at this path is under way, which must come to its end first. */
+  placing(path: EntryPath): boolean
+  /** Reads a part of a content; returns how to give up. */
+  read(
+    file: { hash: BlobHash; size: number },
+    offset: number,
+    length: number,
+    done: (answer: ReadAnswer) => void,
+  ): () => void
+  /** A file is wanted as a real one, whatever its mark; until it is not. */
+  want(path: EntryPath, wanted: boolean): void
+  /** Why a file that is wanted does not come; null: it is on its way. */
+  hindrance(entry: Entry): string | null
+  /** Names of connected peers that said that they have a content. */
+  holders(hash: BlobHash): string[]
+}
+
+/** A view's end here. */
+export interface ViewDesk {
+  receive(message: FromView): void
+  close(): void
+}
+
+interface Desk {
+  readonly say: (message: ToView, transfer?: ArrayBuffer[]) => void
+  /** What is under way, and how to give it up. */
+  readonly asked: Map<number, () => void>
+  readonly seen: Set<EntryPath>
+  /** Real files that are open for writing, and contents that are open for reading, with how often. */
+  readonly written: Map<EntryPath, number>
+  readonly read: Map<BlobHash, number>
+}
+
+/** A question that waits until `look` has its answer. */
+interface Waiting {
+  readonly desk: Desk
+  readonly id: number
+  /** Undefined: not yet. Throws Refusal. */
+  readonly look: () => unknown
+  readonly over?: () => void
+}
+
+interface Seen {
+  readonly version: Version
+  readonly desk: Desk
+  /** Something was put in its place. */
+  placed: boolean
+}
+
+export class Views {
+  readonly #context: ArenaContext
+  readonly #local: LocalChanges
+  readonly #events: ViewEvents
+  readonly #desks = new Set<Desk>()
+  readonly #waiting = new Set<Waiting>()
+  readonly #seen = new Map<EntryPath, Seen>()
+  /** How many questions want a file real. */
+  readonly #wanted = new Map<EntryPath, number>()
+
+  constructor(context: ArenaContext, local: LocalChanges, events: ViewEvents) {
+    this.#context = context
+    this.#local = local
+    this.#events = events
+  }
+
+  /** A view shows this arena from now on. What is in the buffers of `say` is handed over. */
+  open(say: Desk['say']): ViewDesk {
+    const desk: Desk = { say, asked: new Map(), seen: new Set(), written: new Map(), read: new Map() }
+    this.#desks.add(desk)
+    this.#context.store.watch(entries => this.#stored(entries))
+    return { receive: message => this.#receive(desk, message), close: () => this.#close(desk) }
+  }
+
+  /** Whether a view has the path open for writing: then its content stays. */
+  isOpen(path: EntryPath): boolean {
+    for (const desk of this.#desks) if (desk.written.has(path)) return true
+    return false
+  }
+
+  /** Whether somebody reads this content through a view. */
+  isRead(hash: BlobHash): boolean {
+    for (const desk of this.#desks) if (desk.read.has(hash)) return true
+    return false
+  }
+
+  /** What the user saw at a path when putting something in its place; null: nothing. */
+  seen(path: EntryPath): Version | null {
+    return this.#seen.get(path)?.version ?? null
+  }
+
+  /** Other paths are ignored now, or wanted real: what is shown may be anything. */
+  everythingChanged(): void {
+    for (const desk of this.#desks) desk.say({ type: 'changed', changes: null })
+  }
+
+  /** Looks at what waits: run after everything that may have changed something. */
+  step(): void {
+    for (const waiting of this.#waiting) {
+      try {
+        const result = waiting.look()
+        if (result === undefined) continue
+        this.#answered(waiting)
+        waiting.desk.say({ type: 'answer', id: waiting.id, result })
+      } catch (error) {
+        this.#answered(waiting)
+        this.#refuse(waiting.desk, waiting.id, error)
+      }
+    }
+  }
+
+  #answered(waiting: Waiting): void {
+    this.#waiting.delete(waiting)
+    waiting.desk.asked.delete(waiting.id)
+    waiting.over?.()
+  }
+
+  #close(desk: Desk): void {
+    if (!this.#desks.delete(desk)) return
+    for (const giveUp of [...desk.asked.values()]) giveUp()
+    // What was put in place is a user's change all the same.
+    for (const path of desk.seen) if (this.#seen.get(path)?.placed === false) this.#unseen(path)
+    if (this.#desks.size === 0) this.#context.store.watch(null)
+  }
+
+  #receive(desk: Desk, message: FromView): void {
+    switch (message.type) {
+      case 'abandon':
+        desk.asked.get(message.id)?.()
+        return
+      case 'unseen':
+        if (this.#seen.get(message.path)?.desk === desk) this.#unseen(message.path)
+        return
+      case 'touched':
+        return this.#touched(message.paths)
+      case 'opened':
+        return message.hash === null ? add(desk.written, message.path, 1) : add(desk.read, message.hash, 1)
+      case 'closed':
+        return message.hash === null ? add(desk.written, message.path, -1) : add(desk.read, message.hash, -1)
+      default:
+        try {
+          const result = this.#answer(desk, message.id, message)
+          if (result !== undefined) desk.say({ type: 'answer', id: message.id, result })
+        } catch (error) {
+          this.#refuse(desk, message.id, error)
+        }
+    }
+  }
+
+  /** Throws what is a defect. */
+  #refuse(desk: Desk, id: number, error: unknown): void {
+    if (!(error instanceof Refusal || error instanceof DiskError)) throw error
+    desk.say({ type: 'failed', id, code: error.code, message: error.message })
+  }
+
+  /** Undefined: answered later. */
+  #answer(desk: Desk, id: number, question: ViewQuestion): unknown {
+    switch (question.type) {
+      case 'list':
+        return this.#list(question.folder, question.after)
+      case 'look':
+        return this.#unrealAt(question.path)
+      case 'below':
+        return this.#anyBelow(question.folder)
+      case 'read':
+        return this.#read(desk, id, question)
+      case 'make_real':
+        return this.#makeReal(desk, id, question.path)
+      case 'seen':
+        return this.#noteSeen(desk, question.path, question.hash)
+      case 'remove':
+        return this.#whenPlaced(desk, id, [question.path], () => this.#remove(question.path, question.hash))
+      case 'rename':
+        return this.#whenPlaced(desk, id, [question.path, question.to], sinceMs =>
+          this.#rename(question.path, question.hash, question.to, sinceMs),
+        )
+      case 'retouch':
+        return this.#whenPlaced(desk, id, [question.path], () => this.#retouch(question))
+      case 'facts':
+        return this.#facts(question.path)
+      default:
+        return question satisfies never
+    }
+  }
+
+  #wait(desk: Desk, id: number, look: () => unknown, over?: () => void): undefined {
+    if (this.#waiting.size >= WAITING_MAX) throw new Refusal('EBUSY', 'too much waits')
+    const waiting: Waiting = { desk, id, look, ...(over && { over }) }
+    this.#waiting.add(waiting)
+    desk.asked.set(id, () => this.#answered(waiting))
+    return undefined
+  }
+
+  // What there is
+
+  /** Nothing in the whole arena can be unreal. */
+  get #none(): boolean {
+    return this.#seen.size === 0 && this.#context.marks.allReal && this.#context.store.state().totals.pending === 0
+  }
+
+  #unrealAt(path: EntryPath): UnrealFile | null {
+    const entry = this.#none ? undefined : this.#context.store.entry(path)
+    return entry ? this.#unreal(entry) : null
+  }
+
+  /** A file that is known, of which the disk shows nothing, and that is not being replaced. */
+  #unreal(entry: Entry): UnrealFile | null {
+    const { known, path } = entry
+    const { content } = known
+    if (content.type !== 'file' || !isUnshown(entry)) return null
+    if (this.#seen.has(path) || this.#local.rules.ignores(path, false)) return null
+    const { size, mtimeNs, exec, hash } = content
+    return { size, mtimeNs, exec, hash }
+  }
+
+  #list(folder: EntryPath | '', after: string | null): UnrealNames {
+    const files: UnrealNames['files'] = []
+    if (this.#none) return { files, next: null }
+    const { store } = this.#context
+    const under = folder === '' ? null : folder
+    const start = folder === '' ? 0 : folder.length + 1
+    let cursor = after === null ? null : lastBelow(joinPath(under ?? undefined, after))
+    let limit = PAGE_FIRST
+    for (let looked = 0; ; ) {
+      const page = store.page(cursor, limit, under)
+      let next: EntryPath | null = null
+      for (const entry of page) {
+        const slash = entry.path.indexOf('/', start)
+        const name = slash < 0 ? entry.path.slice(start) : entry.path.slice(start, slash)
+        const file = slash < 0 ? this.#unreal(entry) : null
+        if (file !== null) files.push([name, file])
+        looked++
+        next = lastBelow(joinPath(under ?? undefined, name))
+        if (files.length >= LIST_NAMES_MAX || looked >= LIST_LOOKED_MAX) return { files, next: name }
+        // What is below a folder is not looked at.
+        if (slash >= 0 || entry.known.content.type === 'dir') break
+      }
+      if (next === null || (page.length < limit && next === lastBelow((page.at(-1) as Entry).path)))
+        return { files, next: null }
+      const whole = page.length === limit && next === lastBelow((page.at(-1) as Entry).path)
+      limit = whole ? Math.min(limit * 2, PAGE_MAX) : PAGE_FIRST
+      cursor = next
+    }
+  }
+
+  #anyBelow(folder: EntryPath): boolean {
+    if (this.#none) return false
+    for (let after: EntryPath | null = null; ; ) {
+      const page: Entry[] = this.#context.store.page(after, 1000, folder)
+      if (page.some(entry => this.#unreal(entry) !== null)) return true
+      if (page.length < 1000) return false
+      after = (page.at(-1) as Entry).path
+    }
+  }
+
+  #facts(path: EntryPath): PathFacts {
+    const entry = this.#context.store.entry(path)
+    if (!entry || !(living(entry.known) || living(entry.have))) throw new Refusal('ENODATA', 'nothing is known of it')
+    const { known, have } = entry
+    const { content } = known
+    const problem = this.#context.problems.get(path)?.reason
+    const status = problem ?? (have === known ? 'real' : this.#unreal(entry) === null ? 'on its way' : 'unreal')
+    return {
+      mark: this.#context.marks.of(path),
+      status,
+      version: versionTag(known),
+      peers: content.type === 'file' ? this.#events.holders(content.hash) : [],
+    }
+  }
+
+  // What has changed
+
+  #stored(entries: readonly Entry[]): void {
+    const changes: ViewChange[] = []
+    for (const entry of entries) {
+      // What was put in place is known as what it is.
+      if (living(entry.have) && this.#seen.has(entry.path)) this.#forgetSeen(entry.path)
+      changes.push({ path: entry.path, unreal: this.#unreal(entry) })
+    }
+    for (const desk of this.#desks) desk.say({ type: 'changed', changes })
+  }
+
+  #tellOf(path: EntryPath): void {
+    const entry = this.#context.store.entry(path)
+    if (entry) this.#stored([entry])
+  }
+
+  // Content
+
+  #read(desk: Desk, id: number, { hash, size, offset, length }: Extract<ViewQuestion, { type: 'read' }>): undefined {
+    let over = false
+    const giveUp = this.#events.read({ hash, size }, offset, length, answer => {
+      if (over) return
+      over = true
+      desk.asked.delete(id)
+      if ('reason' in answer) return desk.say({ type: 'failed', id, code: 'EHOSTUNREACH', message: answer.reason })
+      const { bytes } = answer
+      const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : Uint8Array.from(bytes)
+      desk.say({ type: 'answer', id, result: own }, [own.buffer as ArrayBuffer])
+    })
+    if (over) return undefined
+    desk.asked.set(id, () => {
+      over = true
+      desk.asked.delete(id)
+      giveUp()
+    })
+    return undefined
+  }
+
+  #makeReal(desk: Desk, id: number, path: EntryPath): null | undefined {
+    const { store } = this.#context
+    const look = () => {
+      const entry = store.entry(path)
+      if (!entry || this.#unreal(entry) === null) return null
+      const reason = this.#events.hindrance(entry)
+      if (reason !== null) throw new Refusal('EHOSTUNREACH', `'${path}': ${reason}`)
+      return undefined
+    }
+    if (look() === null) return null
+    add(this.#wanted, path, 1)
+    this.#events.want(path, true)
+    return this.#wait(desk, id, look, () => {
+      add(this.#wanted, path, -1)
+      if (!this.#wanted.has(path)) this.#events.want(path, false)
+    })
+  }
+
+  // A user's changes
+
+  #noteSeen(desk: Desk, path: EntryPath, hash: BlobHash): null {
+    const entry = this.#expected(path, hash)
+    if (this.#seen.size >= SEEN_MAX) throw new Refusal('EBUSY', 'too many files are being replaced')
+    this.#seen.set(path, { version: entry.known, desk, placed: false })
+    desk.seen.add(path)
+    this.#tellOf(path)
+    return null
+  }
+
+  #forgetSeen(path: EntryPath): void {
+    this.#seen.get(path)?.desk.seen.delete(path)
+    this.#seen.delete(path)
+  }
+
+  #unseen(path: EntryPath): void {
+    this.#forgetSeen(path)
+    this.#tellOf(path)
+  }
+
+  #touched(paths: readonly EntryPath[]): void {
+    const { timers, clock } = this.#context
+    this.#local.touched(paths)
+    for (const path of paths) {
+      const seen = this.#seen.get(path)
+      if (seen === undefined) continue
+      seen.placed = true
+      timers.set(`replaced:${path}`, clock.nowMs() + MISSING_MS, () => this.#lookForReplaced(path))
+    }
+  }
+
+  /** What was put in the place of an unreal file and is gone before it was looked at was deleted, and so is what it replaced. */
+  #lookForReplaced(path: EntryPath): void {
+    const { disk, store, timers, clock } = this.#context
+    const seen = this.#seen.get(path)
+    if (seen === undefined) return
+    const entry = store.entry(path)
+    if (disk.stat(path) !== null || this.#local.unsettled(path) || this.#events.placing(path)) {
+      timers.set(`replaced:${path}`, clock.nowMs() + MISSING_MS, () => this.#lookForReplaced(path))
+      return
+    }
+    this.#forgetSeen(path)
+    if (entry && !living(entry.have))
+      this.#transact([path], writer => [this.#deleted(writer, this.#takeOut(writer, entry, seen.version), path)])
+  }
+
+  /** Does something as soon as no step of ours is under way at these paths. */
+  #whenPlaced(desk: Desk, id: number, paths: readonly EntryPath[], action: (sinceMs: number) => unknown): unknown {
+    const sinceMs = this.#context.clock.nowMs()
+    const look = () => (paths.some(path => this.#events.placing(path)) ? undefined : action(sinceMs))
+    const result = look()
+    return result === undefined ? this.#wait(desk, id, look) : result
+  }
+
+  /** Throws ESTALE if the file at a path is not the one that the view knows. */
+  #expected(path: EntryPath, hash: BlobHash): Entry & { known: { content: FileContent } } {
+    const entry = this.#context.store.entry(path)
+    if (!entry || this.#unreal(entry)?.hash !== hash) throw new Refusal('ESTALE', `'${path}' is another file by now`)
+    return entry as Entry & { known: { content: FileContent } }
+  }
+
+  #remove(path: EntryPath, hash: BlobHash): null {
+    const entry = this.#expected(path, hash)
+    this.#transact([path], writer => [this.#deleted(writer, this.#takeOut(writer, entry, entry.known), path)])
+    return null
+  }
+
+  /** @param sinceMs when it was asked */
+  #rename(path: EntryPath, hash: BlobHash, to: EntryPath, sinceMs: number): null | undefined {
+    const { store, disk } = this.#context
+    const entry = this.#expected(path, hash)
+    const there = store.entry(to)
+    const replaced = there && this.#unreal(there) !== null ? there : null
+    const needsContent =
+      isIgnoreFile(path) ||
+      isIgnoreFile(to) ||
+      this.#local.rules.ignores(to, false) ||
+      this.#seen.has(to) ||
+      (living(there?.known) && replaced === null) ||
+      disk.stat(to) !== null
+    if (needsContent) throw new Refusal('EXDEV', `'${to}' needs the file itself`)
+    if (!this.#folderKnown(parentOf(to), sinceMs)) return undefined
+    this.#transact([path, to], writer => {
+      const { content } = entry.known
+      const named = this.#put(writer, there, to, content, replaced?.known ?? there?.have ?? null)
+      this.#takeOut(writer, entry, entry.known)
+      const more = { other: path, size: content.size }
+      return [writer.addHistory(historyOf(this.#context, 'renamed', to, named, more))]
+    })
+    return null
+  }
+
+  /** Whether a folder is known to be one; false: it was just made, and is being looked at. Throws ENOENT if there is none. */
+  #folderKnown(folder: EntryPath | undefined, sinceMs: number): boolean {
+    const { store, disk, timers, clock } = this.#context
+    if (folder === undefined || store.entry(folder)?.have?.content.type === 'dir') return true
+    if (disk.stat(folder)?.type !== 'dir') throw new Refusal('ENOENT', `there is no folder '${folder}'`)
+    if (this.#local.rules.ignores(folder, true) || clock.nowMs() - sinceMs > FOLDER_MS)
+      throw new Refusal('EXDEV', `the folder '${folder}' is not known`)
+    if (!this.#local.unsettled(folder)) this.#local.lookAgain(folder)
+    timers.set('view folders', clock.nowMs() + FOLDER_MS, () => {})
+    return false
+  }
+
+  #retouch({ path, hash, mtimeNs, exec }: Extract<ViewQuestion, { type: 'retouch' }>): null {
+    const entry = this.#expected(path, hash)
+    const { content } = entry.known
+    const touched = { ...content, mtimeNs: mtimeNs ?? content.mtimeNs, exec: exec ?? content.exec }
+    this.#transact([path], writer => {
+      const version = this.#put(writer, entry, path, touched, entry.known)
+      return [writer.addHistory(historyOf(this.#context, 'edited', path, version, { size: content.size }))]
+    })
+    return null
+  }
+
+  #transact(paths: readonly EntryPath[], change: (writer: Writer) => HistoryEvent[]): void {
+    let events: HistoryEvent[] = []
+    this.#context.store.transact(writer => {
+      events = change(writer)
+    })
+    count(this.#context, { local_changes: events.length })
+    tell(this.#context, events)
+    this.#events.changed(paths)
+    this.#events.announced()
+  }
+
+  /** A file is known at a path from now on, of which the disk shows nothing. */
+  #put(writer: Writer, entry: Entry | undefined, path: EntryPath, content: FileContent, base: Version | null): Version {
+    const { known } = this.#met(writer, entry, content, base)
+    // Others need not wait for us to have it.
+    const pending = this.#context.marks.wantsReal(path)
+    const nothing = { stamp: null, dormant: false, origin: null, former: null }
+    writer.putEntry({ path, seq: 0, known, have: null, pending, announced: pending, ...nothing }, true)
+    return known
+  }
+
+  /** Nothing is at a path from now on: a deletion of what the user saw. */
+  #takeOut(writer: Writer, entry: Entry, base: Version): Version {
+    const { path } = entry
+    const deleted = base.content.type === 'file' ? base.content.hash : null
+    const { known, made } = this.#met(writer, entry, { type: 'gone', deleted }, base)
+    const pending = known !== made
+    const nothing = { stamp: null, dormant: false, origin: null, former: null }
+    writer.putEntry({ path, seq: 0, known, have: made, pending, announced: false, ...nothing }, !pending)
+    return made
+  }
+
+  #deleted(writer: Writer, version: Version, path: EntryPath): HistoryEvent {
+    return writer.addHistory(historyOf(this.#context, 'deleted', path, version))
+  }
+
+  /** The version of a user's change, and what is known once it has met what was known. */
+  #met(
+    writer: Writer,
+    entry: Entry | undefined,
+    content: Content,
+    base: Version | null,
+  ): { known: Version; made: Version } {
+    const { store, settings, clock, rules } = this.#context
+    const made = changeVersion({
+      content,
+      base,
+      known: entry?.known ?? null,
+      replica: store.state().replica,
+      count: writer.nextCount(),
+      author: settings.author,
+      firstScan: false,
+      policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
+      nowMs: clock.wallMs(),
+    })
+    const { known } = rules.meet(entry?.known ?? null, made)
+    return { known, made }
+  }
+}
+
+function add<Key>(counts: Map<Key, number>, key: Key, change: 1 | -1): void {
+  const next = (counts.get(key) ?? 0) + change
+  if (next > 0) counts.set(key, next)
+  else counts.delete(key)
+}

@@ -1,0 +1,718 @@
+/**
+ * One arena as a view shows it: what is on its disk, and the files that are known and not there, as one tree.
+ *
+ * Folders, symlinks and real files are served from the arena's root by the plain folder source; the arena learns of changes by its
+ * watcher, and is told at once besides. What is not on the disk is looked for among the unreal files, of which the arena tells. The
+ * disk is asked first: what it shows is always the file that a program would find there. A change of an unreal file is made by the
+ * arena, in its thread; what needs the file itself – writing into it, linking it – makes it real first.
+ */
+import type { MessagePort } from 'node:worker_threads'
+import type { EntryPath } from '../../protocol/ids.ts'
+import { isOwn } from '../../protocol/path.ts'
+import type { PathFacts, UnrealFile, UnrealNames, ViewChange, ViewQuestion } from '../../protocol/ports.ts'
+import { ArenaLink } from './arena-link.ts'
+import { FolderSource } from './folder-source.ts'
+import type { Attributes, Space } from './fuse-reply.ts'
+import { Identities } from './identities.ts'
+import { UnrealFiles } from './unreal-files.ts'
+import {
+  type Answer,
+  type Changes,
+  type OpenFile,
+  type OpenFolder,
+  type OpenHow,
+  type OpenNode,
+  type Owner,
+  type SourceEntry,
+  ViewError,
+} from './view-source.ts'
+
+/** How long a program waits for an arena that is being started. */
+const ATTACH_MS = 30_000
+/** How long names of unreal files are believed: the arena tells when they change. */
+const UNREAL_VALID_MS = 30_000
+/** Changes on the disk are told together. */
+const TOLD_MS = 10
+/** How often something is begun again because a file came or went in that very moment. */
+const TRIES_MAX = 5
+/** Of the paths told at once: beyond, the watcher tells them. */
+const TOUCHED_MAX = 10_000
+/** The first letters of the extended attributes that tell of a path. */
+export const FACTS = 'user.realize.'
+
+const TYPE_MASK = 0o170000
+const TYPE_FILE = 0o100000
+const TYPE_FOLDER = 0o040000
+const EXECUTE_BITS = 0o111
+
+const umask = process.umask()
+const ours: Owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
+
+export interface ArenaFolderEvents {
+  /** Something else may be at this path of the arena. */
+  replaced(path: string): void
+}
+
+export class ArenaFolder {
+  readonly name: string
+  readonly #events: ArenaFolderEvents
+  readonly #files = new UnrealFiles()
+  readonly #identities: Identities
+  readonly #touched = new Set<EntryPath>()
+  #touching: NodeJS.Timeout | null = null
+  #link: ArenaLink | null = null
+  #folder: FolderSource | null = null
+  /** Why there is no folder, once the arena has said so. */
+  #reason: string | null = null
+  readonly #waiting = new Set<() => void>()
+  #closed = false
+
+  constructor(name: string, events: ArenaFolderEvents) {
+    this.name = name
+    this.#events = events
+    this.#identities = new Identities(name)
+  }
+
+  /** The arena's thread runs, or runs again. */
+  attach(port: MessagePort): void {
+    this.#link?.close()
+    const link: ArenaLink = new ArenaLink(port, {
+      root: (root, reason) => this.#rooted(root, reason),
+      changed: changes => this.#changed(changes),
+      gone: () => {
+        if (this.#link === link) this.#link = null
+      },
+    })
+    this.#link = link
+    this.#forgetFiles()
+  }
+
+  close(): void {
+    this.#closed = true
+    if (this.#touching) clearTimeout(this.#touching)
+    this.#link?.close()
+    this.#link = null
+    this.#folder?.close()
+    this.#folder = null
+    this.#wake()
+  }
+
+  /** The root can be used now. */
+  get ready(): boolean {
+    return this.#folder !== null
+  }
+
+  /** Resolves once the root can be used. Rejects with EIO if it is not there, or the arena does not come. */
+  async whenReady(): Promise<void> {
+    const endMs = performance.now() + ATTACH_MS
+    while (this.#folder === null) await this.#change(endMs)
+  }
+
+  #rooted(root: string | null, reason: string | null): void {
+    this.#folder?.close()
+    this.#folder = null
+    this.#reason = reason
+    try {
+      if (root !== null) this.#folder = new FolderSource(root, 1000)
+    } catch (error) {
+      this.#reason = error instanceof Error ? error.message : String(error)
+    }
+    this.#wake()
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting) wake()
+  }
+
+  /** Waits until something about the arena has changed. */
+  async #change(endMs: number): Promise<void> {
+    const leftMs = endMs - performance.now()
+    if (this.#closed || this.#reason !== null || leftMs <= 0)
+      throw new ViewError('EIO', this.#reason ?? `the arena ${this.name} does not run`)
+    await new Promise<void>(resolve => {
+      const done = () => {
+        clearTimeout(timer)
+        this.#waiting.delete(done)
+        resolve()
+      }
+      const timer = setTimeout(done, leftMs)
+      this.#waiting.add(done)
+    })
+  }
+
+  // What the source is asked. Paths are relative to the arena's root; '' is the root itself.
+
+  lookup(path: string): Answer<SourceEntry> {
+    refuseOwn(path, 'ENOENT')
+    const real = this.#real(path)
+    if (real !== null) return real
+    return then(this.#unreal(path), file => {
+      if (file !== null) return this.#entryOf(path, file)
+      // It may have become real while the arena was asked.
+      return this.#real(path) ?? missing(path)
+    })
+  }
+
+  openFolder(path: string): Answer<OpenFolder> {
+    refuseOwn(path, 'ENOENT')
+    const opened = this.#root.openFolder(path)
+    const entry = (name: string) => this.#shown(below(path, name), opened.child(name) as SourceEntry | null)
+    return {
+      ...opened,
+      entry: this.#mapped(path, opened.entry),
+      look: () => then(opened.look(), found => this.#mapped(path, found)),
+      names: () => then(opened.names(), names => this.#allNames(path, names)),
+      child: name => {
+        if (path === '' && isOwn(name)) return null
+        const real = entry(name)
+        if (real !== null) return real
+        return then(this.#unreal(below(path, name)), file => {
+          return file === null ? entry(name) : this.#entryOf(below(path, name), file)
+        })
+      },
+    }
+  }
+
+  async #allNames(folder: string, names: readonly string[]): Promise<readonly string[]> {
+    const real = folder === '' ? names.filter(name => !isOwn(name)) : names
+    const unreal = this.#files.names(folder) ?? (await this.#listed(folder))
+    if (unreal.length === 0) return real
+    return [...new Set([...real, ...unreal])]
+  }
+
+  readLink(path: string): string {
+    refuseOwn(path, 'ENOENT')
+    return this.#root.readLink(path)
+  }
+
+  open(path: string, how: OpenHow, signal: AbortSignal): Answer<OpenFile> {
+    refuseOwn(path, 'ENOENT')
+    let opened: Answer<OpenFile>
+    try {
+      opened = this.#root.open(path, how)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+      return this.#openUnreal(path, how, signal)
+    }
+    return then(opened, file => this.#given(path, file, how))
+  }
+
+  async #openUnreal(path: string, how: OpenHow, signal: AbortSignal | undefined): Promise<OpenFile> {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const file = await this.#unreal(path)
+      if (file !== null && !how.write) return this.#onDemand(path, file)
+      const made = file !== null && how.truncate ? await this.#begunAnew(path, file, how) : null
+      if (made !== null) return made
+      if (file !== null && !how.truncate) await this.#ask({ type: 'make_real', path: path as EntryPath }, signal)
+      try {
+        return this.#given(path, await this.#root.open(path, how), how)
+      } catch (error) {
+        if (codeOf(error) !== 'ENOENT' || file === null) throw error
+      }
+    }
+    throw new ViewError('EBUSY', `'${path}' comes and goes`)
+  }
+
+  /** A file that is read where its content is. */
+  #onDemand(path: string, file: UnrealFile): OpenFile {
+    const entry = this.#entryOf(path, file)
+    const at = path as EntryPath
+    const { hash, size } = file
+    this.#link?.tell({ type: 'opened', path: at, hash })
+    return {
+      entry,
+      descriptor: null,
+      look: () => entry,
+      read: async (offset, length, signal) => {
+        const wanted = Math.max(0, Math.min(length, size - offset))
+        if (wanted === 0) return new Uint8Array(0)
+        return this.#ask({ type: 'read', path: at, hash, size, offset, length: wanted }, signal)
+      },
+      close: () => this.#link?.tell({ type: 'closed', path: at, hash }),
+    }
+  }
+
+  /** An unreal file that is opened to be written from its start: an empty one takes its place. null: something is there by now. */
+  async #begunAnew(path: string, file: UnrealFile, how: OpenHow): Promise<OpenFile | null> {
+    return this.#replacing(path, file, () => {
+      try {
+        const made = this.#root.create(path, { ...how, exclusive: true }, modeOf(file), ours)
+        this.#identities.became(path, made.entry.id)
+        return this.#given(path, made, how)
+      } catch (error) {
+        if (codeOf(error) === 'EEXIST') return null
+        throw error
+      }
+    })
+  }
+
+  /** Puts something on the disk in place of an unreal file that the user knows; null from `put`: it did not. */
+  async #replacing<Result>(path: string, file: UnrealFile, put: () => Result | null): Promise<Result | null> {
+    const at = path as EntryPath
+    await this.#ask({ type: 'seen', path: at, hash: file.hash })
+    let result: Result | null = null
+    try {
+      result = put()
+    } finally {
+      if (result === null) this.#link?.tell({ type: 'unseen', path: at })
+      else this.#noLonger(path)
+    }
+    if (result !== null) this.#tellNow([at])
+    return result
+  }
+
+  create(path: string, how: OpenHow & { exclusive: boolean }, mode: number, owner: Owner): Answer<OpenFile> {
+    refuseOwn(path, 'EPERM')
+    return then(this.#unreal(path), file => {
+      // Where something real is, the disk says what comes of it.
+      if (file === null || this.#real(path) !== null)
+        return this.#given(path, this.#root.create(path, how, mode, owner), how)
+      if (how.exclusive) throw new ViewError('EEXIST', `'${path}'`)
+      return this.#openUnreal(path, how, undefined)
+    })
+  }
+
+  makeFolder(path: string, mode: number, owner: Owner): Answer<SourceEntry> {
+    return this.#made(path, root => root.makeFolder(path, mode, owner))
+  }
+
+  makeSymlink(path: string, target: string, owner: Owner): Answer<SourceEntry> {
+    return this.#made(path, root => root.makeSymlink(path, target, owner))
+  }
+
+  makeNode(path: string, mode: number, owner: Owner): Answer<SourceEntry> {
+    return this.#made(path, root => root.makeNode(path, mode, owner))
+  }
+
+  #made(path: string, make: (root: FolderSource) => SourceEntry): Answer<SourceEntry> {
+    refuseOwn(path, 'EPERM')
+    return then(this.#unreal(path), file => {
+      if (file !== null) throw new ViewError('EEXIST', `'${path}'`)
+      const entry = this.#mapped(path, make(this.#root))
+      this.#tell([path])
+      return entry
+    })
+  }
+
+  link(from: string, to: string): Answer<SourceEntry> {
+    refuseOwn(from, 'ENOENT')
+    const made = () => this.#made(to, root => root.link(from, to))
+    if (this.#real(from) !== null) return made()
+    return then(this.#makeReal(from), made)
+  }
+
+  remove(path: string): Answer<void> {
+    refuseOwn(path, 'ENOENT')
+    try {
+      this.#root.remove(path)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+      return this.#removeUnreal(path)
+    }
+    this.#identities.forget(path)
+    this.#tell([path])
+  }
+
+  async #removeUnreal(path: string): Promise<void> {
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      const file = await this.#unreal(path)
+      if (file === null) {
+        // Unless it has become real meanwhile, there is nothing.
+        this.#root.remove(path)
+        return this.#tell([path])
+      }
+      try {
+        await this.#ask({ type: 'remove', path: path as EntryPath, hash: file.hash })
+      } catch (error) {
+        if (codeOf(error) !== 'ESTALE') throw error
+        continue
+      }
+      this.#identities.forget(path)
+      return
+    }
+    throw new ViewError('EBUSY', `'${path}' comes and goes`)
+  }
+
+  removeFolder(path: string): Answer<void> {
+    refuseOwn(path, 'ENOENT')
+    return then(this.#unrealNames(path), names => {
+      if (names.length > 0 && this.#real(path) !== null) throw new ViewError('ENOTEMPTY', `'${path}'`)
+      this.#root.removeFolder(path)
+      this.#files.drop(path)
+      this.#tell([path])
+    })
+  }
+
+  async rename(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Promise<void> {
+    refuseOwn(from, 'ENOENT')
+    refuseOwn(to, 'EPERM')
+    for (let tries = 0; tries < TRIES_MAX; tries++) if (await this.#renamed(from, to, how)) return
+    throw new ViewError('EBUSY', `'${from}' or '${to}' comes and goes`)
+  }
+
+  /** False: something has come or gone meanwhile; to be tried again. */
+  async #renamed(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Promise<boolean> {
+    const source = this.#real(from)
+    const unrealSource = source === null ? await this.#unreal(from) : null
+    if (source === null && unrealSource === null) {
+      this.#root.rename(from, to, how)
+      return true
+    }
+    const target = this.#real(to)
+    const unrealTarget = target === null ? await this.#unreal(to) : null
+    if (how === 'keep' && (target !== null || unrealTarget !== null)) throw new ViewError('EEXIST', `'${to}'`)
+    if (how === 'exchange') {
+      if (unrealSource !== null) await this.#makeReal(from)
+      if (unrealTarget !== null) await this.#makeReal(to)
+    }
+    if (source !== null && isFolder(source)) await this.#mayMove(from, to, target, unrealTarget)
+    if (source !== null || how === 'exchange') {
+      const rename = () => {
+        this.#root.rename(from, to, how)
+        return true
+      }
+      if (unrealTarget === null || how === 'exchange') rename()
+      else await this.#replacing(to, unrealTarget, rename)
+      this.#identities.forget(to)
+      this.#tellNow([from as EntryPath, to as EntryPath])
+      return true
+    }
+    return this.#renamedUnreal(from, unrealSource as UnrealFile, to, target)
+  }
+
+  async #renamedUnreal(from: string, file: UnrealFile, to: string, target: SourceEntry | null): Promise<boolean> {
+    if (from === to) return true
+    if (target !== null && isFolder(target)) throw new ViewError('EISDIR', `'${to}'`)
+    try {
+      // What the disk shows at the other path is replaced by the file itself.
+      if (target !== null) throw new ViewError('EXDEV', `'${to}'`)
+      await this.#ask({ type: 'rename', path: from as EntryPath, hash: file.hash, to: to as EntryPath })
+      this.#identities.moved(from, to)
+      return true
+    } catch (error) {
+      if (codeOf(error) === 'EXDEV') await this.#makeReal(from)
+      else if (codeOf(error) !== 'ESTALE') throw error
+      return false
+    }
+  }
+
+  /** Unreal files are known by their paths: a folder that has some is moved one by one (EXDEV), as between two disks. */
+  async #mayMove(from: string, to: string, target: SourceEntry | null, unrealTarget: UnrealFile | null): Promise<void> {
+    if (unrealTarget !== null) throw new ViewError('ENOTDIR', `'${to}'`)
+    if (target !== null && (await this.#unrealNames(to)).length > 0) throw new ViewError('ENOTEMPTY', `'${to}'`)
+    if (await this.#ask({ type: 'below', folder: from as EntryPath }))
+      throw new ViewError('EXDEV', `'${from}' has files that are not here: they are moved one by one`)
+  }
+
+  change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry> {
+    if (path !== null) refuseOwn(path, 'ENOENT')
+    if (path === null && open?.descriptor == null) throw new ViewError('ESTALE', 'a file that is gone')
+    let changed: SourceEntry
+    try {
+      changed = this.#root.change(path, open, changes)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT' || path === null) throw error
+      return this.#changeUnreal(path, changes)
+    }
+    if (path === null) return { ...changed, id: open?.entry.id ?? changed.id }
+    this.#tell([path])
+    return this.#mapped(path, changed)
+  }
+
+  async #changeUnreal(path: string, changes: Changes): Promise<SourceEntry> {
+    const file = await this.#unreal(path)
+    if (file === null) return this.#mapped(path, this.#root.change(path, null, changes))
+    const { mode, uid, gid, size, mtime } = changes
+    const exec = mode === undefined ? file.exec : (mode & EXECUTE_BITS) !== 0
+    const owned = (uid === undefined || uid === ours.uid) && (gid === undefined || gid === ours.gid)
+    const plain = mode === undefined || (mode & 0o7777) === (modeOf({ exec }) & 0o7777)
+    if (size === 0) (await this.#openUnreal(path, TRUNCATING, undefined)).close()
+    else if (size !== undefined || !owned || !plain) await this.#makeReal(path)
+    else {
+      const mtimeNs = mtime === undefined ? null : mtime === 'now' ? BigInt(Date.now()) * 1_000_000n : mtime
+      if (mtimeNs === null && exec === file.exec) return this.#entryOf(path, file)
+      const { hash } = file
+      await this.#ask({
+        type: 'retouch',
+        path: path as EntryPath,
+        hash,
+        mtimeNs,
+        exec: exec === file.exec ? null : exec,
+      })
+      return this.lookup(path)
+    }
+    const changed = this.#root.change(path, null, changes)
+    this.#tell([path])
+    return this.#mapped(path, changed)
+  }
+
+  getAttribute(path: string, name: string): Answer<Uint8Array> {
+    refuseOwn(path, 'ENOENT')
+    if (name.startsWith(FACTS)) return this.#fact(path, name.slice(FACTS.length))
+    return this.#ofReal(path, root => root.getAttribute(path, name), noAttribute)
+  }
+
+  async #fact(path: string, name: string): Promise<Uint8Array> {
+    if (path === '') noAttribute()
+    const facts = await this.#ask({ type: 'facts', path: path as EntryPath })
+    if (!Object.hasOwn(facts, name)) noAttribute()
+    const value = facts[name as keyof PathFacts]
+    return Buffer.from(typeof value === 'string' ? value : value.join(','))
+  }
+
+  setAttribute(path: string, name: string, value: Uint8Array, mode: 'set' | 'create' | 'replace'): Answer<void> {
+    refuseOwn(path, 'ENOENT')
+    if (name.startsWith(FACTS)) throw new ViewError('EPERM', `${name} tells and is not set`)
+    const set = (root: FolderSource) => root.setAttribute(path, name, value, mode)
+    return this.#ofReal(path, set, () => then(this.#makeReal(path), () => set(this.#root)))
+  }
+
+  /** Those that tell of a path are not listed: whoever copies all attributes of a file would try to set them. */
+  listAttributes(path: string): Answer<string[]> {
+    refuseOwn(path, 'ENOENT')
+    return this.#ofReal(
+      path,
+      root => root.listAttributes(path),
+      () => [],
+    )
+  }
+
+  removeAttribute(path: string, name: string): Answer<void> {
+    refuseOwn(path, 'ENOENT')
+    return this.#ofReal<void>(path, root => root.removeAttribute(path, name), noAttribute)
+  }
+
+  /** Does it where there is something real, else what is to be done of an unreal file. */
+  #ofReal<Result>(path: string, real: (root: FolderSource) => Result, unreal: () => Answer<Result>): Answer<Result> {
+    try {
+      return real(this.#root)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error
+      return then(this.#unreal(path), file => {
+        if (file === null) throw error
+        return unreal()
+      })
+    }
+  }
+
+  /** Of the file system that it is on, with what tells that from others. */
+  space(): { device: string; space: Space } {
+    const device = this.#root.lookup('').id.split(':', 1)[0] as string
+    return { device, space: this.#root.space() }
+  }
+
+  // Real files
+
+  get #root(): FolderSource {
+    if (this.#folder === null) throw new ViewError('EIO', this.#reason ?? `the arena ${this.name} does not run`)
+    return this.#folder
+  }
+
+  /** What the disk shows; null: nothing. */
+  #real(path: string): SourceEntry | null {
+    try {
+      return this.#mapped(path, this.#root.lookup(path))
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') return null
+      throw error
+    }
+  }
+
+  #shown(path: string, entry: SourceEntry | null): SourceEntry | null {
+    return entry === null ? null : this.#mapped(path, entry)
+  }
+
+  #mapped(path: string, entry: SourceEntry): SourceEntry {
+    const shown = this.#identities.real(path, entry)
+    // The arena's own folder is the same one also while its root is not there.
+    return path === '' ? { ...shown, id: `arena:${this.name}` } : shown
+  }
+
+  #given(path: string, file: OpenFile, how: OpenHow): OpenFile {
+    const entry = this.#mapped(path, file.entry)
+    const at = path as EntryPath
+    if (how.write) this.#link?.tell({ type: 'opened', path: at, hash: null })
+    return {
+      ...file,
+      entry,
+      look: () =>
+        then(file.look(), found => ({
+          ...found,
+          id: entry.id,
+          attributes: { ...found.attributes, ino: entry.attributes.ino },
+        })),
+      close: () => {
+        file.close()
+        if (!how.write) return
+        this.#link?.tell({ type: 'closed', path: at, hash: null })
+        this.#tell([at])
+      },
+    }
+  }
+
+  /** Tells the arena, soon, that something was changed on the disk. */
+  #tell(paths: readonly string[]): void {
+    if (this.#touched.size < TOUCHED_MAX) for (const path of paths) this.#touched.add(path as EntryPath)
+    this.#touching ??= setTimeout(() => this.#tellNow([]), TOLD_MS)
+  }
+
+  #tellNow(paths: readonly EntryPath[]): void {
+    if (this.#touching) clearTimeout(this.#touching)
+    this.#touching = null
+    for (const path of paths) this.#touched.add(path)
+    this.#link?.tell({ type: 'touched', paths: [...this.#touched] })
+    this.#touched.clear()
+  }
+
+  // Unreal files
+
+  #entryOf(path: string, file: UnrealFile): SourceEntry {
+    const { id, ino } = this.#identities.unreal(path, file)
+    const { size, mtimeNs, hash } = file
+    const attributes: Attributes = {
+      ino,
+      size,
+      // As if it were there: a program that takes a file without blocks for a hole would not read it.
+      blocks: Math.ceil(size / 512),
+      atimeNs: mtimeNs,
+      mtimeNs,
+      ctimeNs: mtimeNs,
+      mode: modeOf(file),
+      links: 1,
+      ...ours,
+      rdev: 0,
+    }
+    return { id, attributes, version: hash, validMs: UNREAL_VALID_MS }
+  }
+
+  /** The unreal file at a path, of which the disk shows nothing; null: none. */
+  #unreal(path: string): Answer<UnrealFile | null> {
+    if (path === '') return null
+    const slash = path.lastIndexOf('/')
+    const folder = slash < 0 ? '' : path.slice(0, slash)
+    const known = this.#files.get(folder, path.slice(slash + 1))
+    if (known !== undefined) return known
+    // The one that is wanted now, and the whole folder for those that follow.
+    const asked = this.#ask({ type: 'look', path: path as EntryPath })
+    this.#list(folder)
+    return asked
+  }
+
+  #unrealNames(folder: string): Answer<readonly string[]> {
+    return this.#files.names(folder) ?? this.#listed(folder)
+  }
+
+  /** All names of a folder, from the arena: also of one that is too large to be remembered. */
+  async #listed(folder: string): Promise<string[]> {
+    const remembering = this.#files.begin(folder)
+    const names: string[] = []
+    let after: string | null = null
+    for (;;) {
+      const question: Extract<ViewQuestion, { type: 'list' }> = {
+        type: 'list',
+        folder: folder as EntryPath | '',
+        after,
+      }
+      const take = remembering ? this.#files : null
+      const page: UnrealNames = await this.#ask(question, undefined, answer => take?.page(folder, answer)).catch(
+        error => {
+          this.#files.drop(folder)
+          throw error
+        },
+      )
+      for (const [name] of page.files) names.push(name)
+      if (page.next === null) return names
+      after = page.next
+    }
+  }
+
+  /** Lists a folder for what will be asked next. */
+  #list(folder: string): void {
+    if (!this.#files.begin(folder)) return
+    const next = (after: string | null) => {
+      let more: string | null = null
+      this.#ask({ type: 'list', folder: folder as EntryPath | '', after }, undefined, page => {
+        if (this.#files.page(folder, page)) more = page.next
+      })
+        .then(() => {
+          if (more !== null) next(more)
+        })
+        .catch(() => this.#files.drop(folder))
+    }
+    next(null)
+  }
+
+  /** Something on the disk took the place of an unreal file. */
+  #noLonger(path: string): void {
+    const slash = path.lastIndexOf('/')
+    this.#files.set(slash < 0 ? '' : path.slice(0, slash), path.slice(slash + 1), null)
+  }
+
+  async #makeReal(path: string, signal?: AbortSignal): Promise<void> {
+    await this.#ask({ type: 'make_real', path: path as EntryPath }, signal)
+  }
+
+  /** Asks the arena, once it runs. */
+  async #ask<Question extends ViewQuestion>(
+    question: Question,
+    signal?: AbortSignal,
+    take?: Parameters<typeof ArenaLink.prototype.ask<Question>>[2],
+  ) {
+    const endMs = performance.now() + ATTACH_MS
+    while (this.#link === null) await this.#change(endMs)
+    return this.#link.ask(question, signal, take)
+  }
+
+  #changed(changes: readonly ViewChange[] | null): void {
+    if (changes === null) return this.#forgetFiles()
+    for (const { path, unreal } of changes) {
+      const slash = path.lastIndexOf('/')
+      this.#files.set(slash < 0 ? '' : path.slice(0, slash), path.slice(slash + 1), unreal)
+    }
+    for (const { path } of changes) this.#events.replaced(path)
+  }
+
+  #forgetFiles(): void {
+    const known = [...this.#files.all()]
+    this.#files.clear()
+    for (const [folder, name] of known) this.#events.replaced(below(folder, name))
+    this.#wake()
+  }
+}
+
+const TRUNCATING: OpenHow = { read: false, write: true, append: false, truncate: true }
+
+/** Acts on what was answered, at once if it was answered at once. */
+export function then<Value, Result>(answer: Answer<Value>, action: (value: Value) => Answer<Result>): Answer<Result> {
+  return answer instanceof Promise ? answer.then(action) : action(answer)
+}
+
+function below(folder: string, name: string): string {
+  return folder === '' ? name : `${folder}/${name}`
+}
+
+/** Our own folder at the top of every root is not shown, and nothing is made in its place. */
+function refuseOwn(path: string, code: 'ENOENT' | 'EPERM'): void {
+  if (isOwn(path.split('/', 1)[0] as string)) throw new ViewError(code, `'${path}' is reserved`)
+}
+
+function missing(path: string): never {
+  throw new ViewError('ENOENT', `'${path}'`)
+}
+
+function noAttribute(): never {
+  throw new ViewError('ENODATA', 'no such attribute')
+}
+
+function codeOf(error: unknown): string | null {
+  return error instanceof Error && 'code' in error ? String(error.code) : null
+}
+
+function isFolder({ attributes }: SourceEntry): boolean {
+  return (attributes.mode & TYPE_MASK) === TYPE_FOLDER
+}
+
+/** As a real file would be made here. */
+function modeOf({ exec }: { exec: boolean }): number {
+  return TYPE_FILE | ((exec ? 0o777 : 0o666) & ~umask)
+}

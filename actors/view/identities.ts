@@ -1,0 +1,117 @@
+/**
+ * Which file is which, for files that come and go between unreal and real: id and inode number of an unreal file, and that a real
+ * one goes on being what it was while it was unreal. Pure.
+ *
+ * New content of an unreal file is another file, as if it had been replaced on a disk: whoever has the former one open goes on
+ * with it, and the kernel never mixes the two in its cache. What is forgotten here gets another id, and the kernel looks again.
+ */
+import { createHash } from 'node:crypto'
+import type { UnrealFile } from '../../protocol/ports.ts'
+import type { SourceEntry } from './view-source.ts'
+
+/** Unreal files, and real ones that were unreal, whose ids are remembered. */
+export const IDENTITIES_MAX = 100_000
+
+const TYPE_MASK = 0o170000
+const TYPE_FILE = 0o100000
+/** Inode numbers stay below 2^52, which programs in every language can hold. Those of unreal files have this bit. */
+const UNREAL_BIT = 1n << 51n
+/** Where an arena's number stands in those of its real files: above what common file systems give out. */
+const ARENA_SHIFT = 36n
+const ARENA_MASK = (1n << 15n) - 1n
+
+export interface Identity {
+  readonly id: string
+  readonly ino: bigint
+}
+
+interface Unreal extends Identity {
+  readonly hash: string
+  size: number
+  mtimeNs: bigint
+}
+
+export class Identities {
+  readonly #arena: string
+  readonly #salt: bigint
+  readonly #max: number
+  /** By path. */
+  readonly #unreal = new Map<string, Unreal>()
+  /** By the id of the real file. */
+  readonly #real = new Map<string, Identity>()
+  #next = 0
+
+  /** @param arena its name: two arenas on two disks may have the same inode numbers */
+  constructor(arena: string, max = IDENTITIES_MAX) {
+    this.#arena = arena
+    this.#salt = (number(arena) & ARENA_MASK) << ARENA_SHIFT
+    this.#max = max
+  }
+
+  /** Of an unreal file at a path: the same each time until its content changes. */
+  unreal(path: string, file: UnrealFile): Identity {
+    const known = this.#unreal.get(path)
+    if (known?.hash === file.hash) {
+      known.size = file.size
+      known.mtimeNs = file.mtimeNs
+      return known
+    }
+    const ino = UNREAL_BIT | (number(`${this.#arena}/${path}\0${file.hash}`) & (UNREAL_BIT - 1n))
+    const { hash, size, mtimeNs } = file
+    const made = { id: `unreal:${this.#arena}:${++this.#next}`, ino, hash, size, mtimeNs }
+    remember(this.#unreal, path, made, this.#max)
+    return made
+  }
+
+  /** What a disk says of a real file, as the view shows it. A file that comes with an unreal one's size and mtime is that one. */
+  real(path: string, entry: SourceEntry): SourceEntry {
+    const { attributes } = entry
+    const former = this.#unreal.get(path)
+    if (
+      former !== undefined &&
+      former.size === attributes.size &&
+      former.mtimeNs === attributes.mtimeNs &&
+      (attributes.mode & TYPE_MASK) === TYPE_FILE
+    )
+      this.became(path, entry.id)
+    const known = this.#real.get(entry.id)
+    if (known !== undefined) return { ...entry, id: known.id, attributes: { ...attributes, ino: known.ino } }
+    return { ...entry, attributes: { ...attributes, ino: attributes.ino ^ this.#salt } }
+  }
+
+  /** The unreal file at a path is this real one from now on. */
+  became(path: string, realId: string): void {
+    const former = this.#unreal.get(path)
+    if (former === undefined) return
+    this.#unreal.delete(path)
+    remember(this.#real, realId, former, this.#max)
+  }
+
+  /** An unreal file has another path; what was there is gone. */
+  moved(from: string, to: string): void {
+    const moving = this.#unreal.get(from)
+    this.#unreal.delete(from)
+    this.#unreal.delete(to)
+    if (moving !== undefined) remember(this.#unreal, to, moving, this.#max)
+  }
+
+  /** The unreal file at a path is gone. */
+  forget(path: string): void {
+    this.#unreal.delete(path)
+  }
+}
+
+function remember<Value>(map: Map<string, Value>, key: string, value: Value, max: number): void {
+  map.delete(key)
+  map.set(key, value)
+  if (map.size <= max) return
+  for (const oldest of map.keys()) {
+    map.delete(oldest)
+    break
+  }
+}
+
+/** 64 bits of a text's hash. */
+function number(text: string): bigint {
+  return createHash('sha256').update(text).digest().readBigUInt64BE()
+}
