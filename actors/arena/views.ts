@@ -115,6 +115,7 @@ export class Views {
   readonly #seen = new Map<EntryPath, Seen>()
   /** How many questions want a file real. */
   readonly #wanted = new Map<EntryPath, number>()
+  readonly #leaving = new Set<EntryPath>()
 
   constructor(context: ArenaContext, local: LocalChanges, events: ViewEvents) {
     this.#context = context
@@ -140,6 +141,20 @@ export class Views {
   isRead(hash: BlobHash): boolean {
     for (const desk of this.#desks) if (desk.read.has(hash)) return true
     return false
+  }
+
+  /**
+   * A file's content is about to be given up: views know of the unreal file before the disk shows nothing, and never see neither. Until
+   * `left`, when that is done or has not come to be.
+   */
+  leaving(paths: readonly EntryPath[]): void {
+    if (this.#desks.size === 0) return
+    for (const path of paths) this.#leaving.add(path)
+    for (const path of paths) this.#tellOf(path)
+  }
+
+  left(paths: readonly EntryPath[]): void {
+    for (const path of paths) if (this.#leaving.delete(path)) this.#tellOf(path)
   }
 
   /** What the user saw at a path when putting something in its place; null: nothing. */
@@ -265,7 +280,7 @@ export class Views {
   #unreal(entry: Entry): UnrealFile | null {
     const { known, path } = entry
     const { content } = known
-    if (content.type !== 'file' || !isUnshown(entry)) return null
+    if (content.type !== 'file' || !(isUnshown(entry) || this.#leaving.has(path))) return null
     if (this.#seen.has(path) || this.#local.rules.ignores(path, false)) return null
     const { size, mtimeNs, exec, hash } = content
     return { size, mtimeNs, exec, hash }
