@@ -238,7 +238,7 @@ export class Arena {
     const entry = store.entry(path)
     if (wanted && entry && isUnshown(entry) && !entry.pending)
       store.transact(writer => writer.putEntry({ ...entry, pending: true }, false))
-    this.#apply.again()
+    this.#apply.marksChanged()
   }
 
   /** Why a file that is on its way does not come; null: it may. */

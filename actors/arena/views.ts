@@ -456,7 +456,8 @@ export class Views {
   /** Throws ESTALE if the file at a path is not the one that the view knows. */
   #expected(path: EntryPath, hash: BlobHash): Entry & { known: { content: FileContent } } {
     const entry = this.#context.store.entry(path)
-    if (!entry || this.#unreal(entry)?.hash !== hash) throw new Refusal('ESTALE', `'${path}' is another file by now`)
+    const file = entry ? this.#unreal(entry) : null
+    if (file?.hash !== hash || file === null) throw new Refusal('ESTALE', `'${path}' is another file by now`)
     return entry as Entry & { known: { content: FileContent } }
   }
 

@@ -1,0 +1,262 @@
+/** What an arena answers to mounted views, and what becomes of a user's changes of files that are not on the disk. */
+import test from 'ava'
+import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
+import type { FromView, ToView, UnrealFile, UnrealNames, ViewQuestion } from '../../protocol/ports.ts'
+import { connect, disconnect, makePair, type Peer, settle, type World } from './_pair.ts'
+
+/** A view of one arena, as the view's thread has it. */
+class TestView {
+  readonly said: ToView[] = []
+  readonly #desk: { receive(message: FromView): void; close(): void }
+  readonly #peer: Peer
+  #id = 0
+
+  constructor(peer: Peer) {
+    this.#peer = peer
+    this.#desk = peer.arena.openView(message => void this.said.push(structuredClone(message)))
+  }
+
+  tell(message: FromView): void {
+    this.#desk.receive(message)
+    this.#peer.arena.step()
+  }
+
+  /** Asks; what gives the answer, undefined until then. */
+  asking(question: ViewQuestion): () => unknown {
+    const id = ++this.#id
+    this.tell({ ...question, id } as FromView)
+    return () => {
+      const found = this.said.find(one => (one.type === 'answer' || one.type === 'failed') && one.id === id)
+      return found?.type === 'failed' ? found.code : found?.type === 'answer' ? { is: found.result } : undefined
+    }
+  }
+
+  /** An answer that comes at once, or the code of the failure. */
+  ask(question: ViewQuestion): unknown {
+    const answer = this.asking(question)()
+    return typeof answer === 'object' && answer !== null && 'is' in answer ? answer.is : answer
+  }
+
+  look(path: string): UnrealFile | null {
+    return this.ask({ type: 'look', path: path as EntryPath }) as UnrealFile | null
+  }
+
+  close(): void {
+    this.#desk.close()
+  }
+}
+
+const at = (path: string) => path as EntryPath
+
+/** A holds files for real, B only knows of them and has a view. */
+function partial(files: Record<string, string>): { world: World; a: Peer; b: Peer; view: TestView } {
+  const { world, a, b } = makePair()
+  b.configure({ mark: 'unreal' })
+  for (const [path, text] of Object.entries(files)) {
+    for (let slash = path.indexOf('/'); slash > 0; slash = path.indexOf('/', slash + 1))
+      if (!a.has(path.slice(0, slash))) a.mkdir(path.slice(0, slash))
+    a.write(path, text)
+  }
+  settle(world)
+  return { world, a, b, view: new TestView(b) }
+}
+
+function hashOf(view: TestView, path: string): BlobHash {
+  return view.look(path)?.hash as BlobHash
+}
+
+test('a folder is listed in pages, without what is on the disk, below, ignored, or gone', t => {
+  const files: Record<string, string> = { 'folder/sub/deep': 'x', 'folder/sub.txt': 'x', other: 'x' }
+  for (let index = 0; index < 2500; index++) files[`folder/${index}`] = String(index)
+  const { world, a, b, view } = partial(files)
+  a.remove('folder/7')
+  b.configure({ ignore: ['9*'] })
+  settle(world)
+  const names: string[] = []
+  let pages = 0
+  for (let after: string | null = null; ; pages++) {
+    const page = view.ask({ type: 'list', folder: at('folder'), after }) as UnrealNames
+    names.push(...page.files.map(([name]) => name))
+    if (page.next === null) break
+    after = page.next
+  }
+  t.true(pages >= 2)
+  const expected = Object.keys(files)
+    .filter(path => path !== 'folder/7' && path.startsWith('folder/') && !path.startsWith('folder/sub/'))
+    .map(path => path.slice('folder/'.length))
+    .filter(name => !name.startsWith('9'))
+  t.deepEqual(names.sort(), expected.sort())
+  t.deepEqual(
+    (view.ask({ type: 'list', folder: '', after: null }) as UnrealNames).files.map(([name]) => name),
+    ['other'],
+  )
+  t.true(view.ask({ type: 'below', folder: at('folder') }))
+  t.false(view.ask({ type: 'below', folder: at('none') }))
+  t.is(view.look('folder/7'), null)
+  t.is(view.look('folder'), null)
+  t.is(view.look('folder/5')?.size, 1)
+})
+
+test('what changes is told before it is answered for', t => {
+  const { world, a, view } = partial({ file: 'one' })
+  const before = view.said.length
+  a.write('file', 'other')
+  settle(world)
+  const told = view.said.slice(before).flatMap(message => (message.type === 'changed' ? (message.changes ?? []) : []))
+  t.is(told.at(-1)?.path as string, 'file')
+  t.is(told.at(-1)?.unreal?.size, 5)
+  view.close()
+  const closed = view.said.length
+  a.write('file', 'more')
+  settle(world)
+  t.is(view.said.length, closed)
+})
+
+test('a deletion through a view is based on what is known; an edit elsewhere that it did not know of wins', t => {
+  const { world, a, b, view } = partial({ kept: 'one', edited: 'one' })
+  t.is(view.ask({ type: 'remove', path: at('kept'), hash: 'f'.repeat(64) as BlobHash }), 'ESTALE')
+  disconnect(a, b)
+  for (const path of ['kept', 'edited'])
+    t.is(view.ask({ type: 'remove', path: at(path), hash: hashOf(view, path) }), null)
+  t.is(view.look('kept'), null)
+  a.write('edited', 'two')
+  connect(a, b)
+  settle(world)
+  t.deepEqual(a.tree(), { edited: 'two' })
+  t.is(view.look('edited')?.size, 3)
+  t.deepEqual(
+    a.kept('kept').map(kept => a.keptText(kept.id)),
+    ['one'],
+    'who had it keeps a version',
+  )
+  t.deepEqual(b.tree(), {})
+})
+
+test('a new name through a view moves what others have, and what it replaces is deleted', t => {
+  const { world, a, b, view } = partial({ one: '1', two: '2', 'folder/three': '3' })
+  b.mkdir('made')
+  const renamed = view.asking({ type: 'rename', path: at('one'), hash: hashOf(view, 'one'), to: at('made/one') })
+  t.is(renamed(), undefined, 'the folder is not known yet')
+  settle(world)
+  t.deepEqual(renamed(), { is: null })
+  const two = hashOf(view, 'two')
+  t.is(view.ask({ type: 'rename', path: at('two'), hash: two, to: at('folder/three') }), null)
+  t.is(view.ask({ type: 'rename', path: at('two'), hash: two, to: at('x') }), 'ESTALE')
+  settle(world)
+  t.deepEqual(a.tree(), { folder: '/', 'folder/three': '2', made: '/', 'made/one': '1' })
+  t.deepEqual(b.tree(), { folder: '/', made: '/' })
+  const [three, one] = [hashOf(view, 'folder/three'), hashOf(view, 'made/one')]
+  t.is(view.ask({ type: 'rename', path: at('made/one'), hash: one, to: at('none/one') }), 'ENOENT')
+  b.write('here', 'real')
+  settle(world)
+  t.is(view.ask({ type: 'rename', path: at('folder/three'), hash: three, to: at('here') }), 'EXDEV')
+  t.is(view.ask({ type: 'retouch', path: at('made/one'), hash: one, mtimeNs: 5n, exec: true }), null)
+  settle(world)
+  t.is(a.disk.stat(at('made/one'))?.mtimeNs, 5n)
+  t.true(a.disk.stat(at('made/one'))?.exec)
+  t.deepEqual(a.conflicts(), [])
+})
+
+/** B's user saves over an unreal file, as a view does it. */
+function saveOver(b: Peer, view: TestView, path: string, text: string): void {
+  view.ask({ type: 'seen', path: at(path), hash: hashOf(view, path) })
+  b.disk.writeFile(path, Buffer.from(text))
+  view.tell({ type: 'touched', paths: [at(path)] })
+}
+
+test('what is saved over an unreal file that the user saw is its successor; one that just appears is not', t => {
+  const { world, a, b, view } = partial({ seen: 'old', found: 'old' })
+  saveOver(b, view, 'seen', 'new')
+  t.is(view.look('seen'), null, 'it is not there any more')
+  b.write('found', 'new')
+  settle(world)
+  t.is(a.read('seen'), 'new')
+  t.deepEqual(
+    a.conflicts().map(conflict => conflict.path as string),
+    ['found'],
+  )
+})
+
+test('what is saved over an unreal file while somebody else edits it becomes a conflict, and both are kept', t => {
+  const { world, a, b, view } = partial({ file: 'old' })
+  disconnect(a, b)
+  saveOver(b, view, 'file', 'mine')
+  settle(world)
+  a.write('file', 'theirs')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.is(a.conflicts().length, 1)
+  t.deepEqual(Object.values(a.tree()).sort(), ['mine', 'theirs'])
+})
+
+test('what took the place of an unreal file and went again before it was looked at is a deletion', t => {
+  const { world, a, b, view } = partial({ file: 'old' })
+  view.ask({ type: 'seen', path: at('file'), hash: hashOf(view, 'file') })
+  b.disk.writeFile('file', Buffer.from('new'))
+  b.disk.remove('file')
+  view.tell({ type: 'touched', paths: [at('file')] })
+  settle(world)
+  t.deepEqual(a.tree(), {})
+})
+
+test('a file that did not come to take the place of an unreal one leaves it as it was', t => {
+  const { world, a, b, view } = partial({ one: '1', two: '2' })
+  for (const path of ['one', 'two']) view.ask({ type: 'seen', path: at(path), hash: hashOf(view, path) })
+  view.tell({ type: 'unseen', path: at('one') })
+  t.is(view.look('one')?.size, 1)
+  view.close()
+  settle(world)
+  const again = new TestView(b)
+  t.is(again.look('two')?.size, 1)
+  t.deepEqual(a.tree(), { one: '1', two: '2' })
+  again.close()
+})
+
+test('a file becomes real when it is wanted, and at once it is said if nobody can give it', t => {
+  const { world, a, b, view } = partial({ one: '1', two: '2' })
+  const made = view.asking({ type: 'make_real', path: at('one') })
+  t.is(made(), undefined)
+  settle(world)
+  t.deepEqual(made(), { is: null })
+  t.true(b.history.length > 0)
+  t.is(view.ask({ type: 'make_real', path: at('none') }), null)
+  disconnect(a, b)
+  t.is(view.ask({ type: 'make_real', path: at('two') }), 'EHOSTUNREACH')
+  connect(a, b)
+  const waiting = view.asking({ type: 'make_real', path: at('two') })
+  disconnect(a, b)
+  b.arena.step()
+  t.is(waiting(), 'EHOSTUNREACH')
+  connect(a, b)
+  settle(world)
+  t.is(view.look('two')?.size, 1, 'it is not wanted any more')
+})
+
+test('who has closed a view gets no answers', t => {
+  const { world, b, view } = partial({ one: '1' })
+  const waiting = view.asking({ type: 'make_real', path: at('one') })
+  const reading = view.asking({
+    type: 'read',
+    path: at('one'),
+    hash: hashOf(view, 'one'),
+    size: 1,
+    offset: 0,
+    length: 1,
+  })
+  view.close()
+  settle(world)
+  t.is(waiting(), undefined)
+  t.is(reading(), undefined)
+  t.deepEqual(b.tree(), {}, 'it is not wanted any more')
+})
+
+test('facts tell of a path what people may want to know', t => {
+  const { b, view } = partial({ one: '1' })
+  b.write('own', 'x')
+  const facts = (path: string) => view.ask({ type: 'facts', path: at(path) }) as Record<string, unknown>
+  t.is(facts('one').mark, 'unreal')
+  t.is(facts('one').status, 'unreal')
+  t.regex(String(facts('one').version), /^[0-9a-f]{8}$/)
+  t.is(facts('none') as unknown, 'ENODATA')
+})
