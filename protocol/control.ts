@@ -12,7 +12,15 @@ import { ArenaName, type PeerId } from './ids.ts'
 import { ARENAS_MAX, FILE_BYTES_MAX, PATH_BYTES_MAX } from './limits.ts'
 import type { EVENTS, LogEvent, LogFields } from './log.ts'
 import { firstFault } from './message.ts'
-import type { ArenaStatus, HistoryEvent, ListedConflict, ListedEntry, ListedVersion, Problem } from './status.ts'
+import type {
+  ArenaStatus,
+  FetchOutcome,
+  HistoryEvent,
+  ListedConflict,
+  ListedEntry,
+  ListedVersion,
+  Problem,
+} from './status.ts'
 
 /** One request, as a line of JSON with its newline. The service closes a connection that sends more. */
 export const CONTROL_REQUEST_BYTES_MAX = 1024 * 1024
@@ -291,13 +299,19 @@ export const controlMethods = {
   versions: arenaMethod<{ versions: ListedVersion[] }>()({ path: Path }),
   /** Puts a kept version back in the tree. */
   restore: arenaMethod<Nothing>()({ path: Path, version: VersionName }),
-  /** A part of a file's content, or of one of its kept versions, in base64. `size` is that of the whole. */
+  /**
+   * A part of a file's content, or of one of its kept versions, in base64. `size` is that of the whole. What is not here is fetched;
+   * `ahead`: so many bytes after it will be read next (absent: it is guessed).
+   */
   read: arenaMethod<{ data: string; eof: boolean; size: number }>()({
     path: Path,
     version: Type.Optional(VersionName),
     offset: Offset,
     length: Type.Integer({ minimum: 0, maximum: CONTROL_READ_BYTES_MAX }),
+    ahead: Type.Optional(Offset),
   }),
+  /** Caches wholly what is not real here: a file, or all below a folder (absent: the root). */
+  fetch: arenaMethod<FetchOutcome>()({ path: Type.Optional(Path) }),
   /** Newest first; `before` is the number of an event. */
   history: arenaMethod<{ events: HistoryEvent[] }>()({
     path: Type.Optional(Path),

@@ -18,7 +18,11 @@ export const ERRORS = {
   not_allowed: { retry: 'never', exit: 1 },
   blob_missing: { retry: 'other', exit: 1 },
   blob_changed: { retry: 'other', exit: 1 },
+  /** The one asked has the blob in part, and not this part. */
+  leaf_missing: { retry: 'other', exit: 1 },
   leaf_invalid: { retry: 'other', exit: 1 },
+  /** Content is not here, and no peer that is connected gives it: EHOSTUNREACH. */
+  unreachable: { retry: 'same', exit: 1 },
   arena_unknown: { retry: 'never', exit: 1 },
   arena_unavailable: { retry: 'same', exit: 1 },
   path_invalid: { retry: 'never', exit: 1 },

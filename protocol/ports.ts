@@ -21,6 +21,9 @@ import type { ArenaWireMessage } from './wire.ts'
 
 // Supervisor ⇄ arena
 
+/** A size, or a part (0 to 1) of the disk that it is on. */
+export type Space = { bytes: number } | { part: number }
+
 /** An arena's settings, as the configuration says or its defaults. */
 export interface ArenaSettings {
   name: ArenaName
@@ -30,6 +33,8 @@ export interface ArenaSettings {
   storePath: string
   /** What is wanted of paths that have no mark of their own, and none above them. */
   mark: Mark
+  /** Folder of content that is cached, what it may take, and what is left free on its disk. */
+  cache: { path: string; max: Space; leave: Space }
   /** This peer as an author of versions. */
   author: Author
   /** Peers that may see and change the arena. */
@@ -168,8 +173,8 @@ export type PatchResult =
 // Arena ⇄ connection
 
 export type ToPeer =
-  /** Goes out as one frame. `payload` is transferred. */
-  | { type: 'send'; header: ArenaWireMessage; payload?: Uint8Array }
+  /** Goes out as one frame. `payload` is transferred. `urgent`: somebody waits for this answer. */
+  | { type: 'send'; header: ArenaWireMessage; payload?: Uint8Array; urgent?: boolean }
   /**
    * Answer a `fetch_leaves`: read leaves [from, from + count) from `fd` and send them as `leaves` messages.
    * The connection owns the descriptor from here on and closes it.

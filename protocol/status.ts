@@ -26,7 +26,10 @@ export interface ArenaStatus {
   files: number
   bytes: number
   realBytes: number
+  /** Bytes of files that are not real and are cached here. */
   cachedBytes: number
+  /** What `fetch` has cached, of what it was asked for; null: nothing is being fetched so. */
+  fetching: FetchProgress | null
   /** What is still to come here. */
   needFiles: number
   needBytes: number
@@ -39,6 +42,22 @@ export interface ArenaStatus {
   peers: ArenaPeerStatus[]
 }
 export const PROBLEMS_MAX = 100
+
+export interface FetchProgress {
+  files: number
+  filesDone: number
+  bytes: number
+  bytesDone: number
+}
+
+export interface FetchOutcome {
+  /** Below the path that are not real, and the bytes of them. */
+  files: number
+  bytes: number
+  /** Those that could not be cached wholly; at most PROBLEMS_MAX of them. */
+  problems: Problem[]
+  problemCount: number
+}
 
 export interface ArenaPeerStatus {
   id: PeerId

@@ -203,6 +203,8 @@ export const FetchTree = message('fetch_tree', {
   id: RequestId,
   hash: BlobHash,
   group: Type.Union([Type.Null(), Type.Integer({ minimum: 0, maximum: GROUP_LEAVES - 1 })]),
+  /** Somebody waits for it: it overtakes bulk transfer. */
+  urgent: Type.Optional(Type.Boolean()),
 })
 /** Payload: hashes of 32 bytes each. */
 export const Tree = message('tree', { arena: ArenaName, id: RequestId })

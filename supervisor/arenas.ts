@@ -135,9 +135,10 @@ export class Arenas {
     })
   }
 
-  /** Forgets what the store of an arena that no longer runs knew. Its folder is not touched. */
+  /** Forgets what the store of an arena that no longer runs knew, and what was cached. Its folder is not touched. */
   forget(settings: ArenaSettings): void {
-    if (!this.#arenas.has(settings.name)) rmSync(settings.storePath, { recursive: true, force: true })
+    if (this.#arenas.has(settings.name)) return
+    for (const folder of [settings.storePath, settings.cache.path]) rmSync(folder, { recursive: true, force: true })
   }
 
   /**
@@ -398,6 +399,7 @@ function statusOf({ settings, status, failed }: Arena): ArenaStatus {
     bytes: 0,
     realBytes: 0,
     cachedBytes: 0,
+    fetching: null,
     needFiles: 0,
     needBytes: 0,
     conflicts: 0,

@@ -15,7 +15,7 @@ import { SyncError, toFailure } from '../protocol/error.ts'
 import { ArenaName, type PeerId } from '../protocol/ids.ts'
 import { ARENAS_MAX } from '../protocol/limits.ts'
 import { parsePeerId } from '../protocol/peer-id.ts'
-import type { Rate } from '../protocol/ports.ts'
+import type { Rate, Space } from '../protocol/ports.ts'
 import { lineOf } from './config-lines.ts'
 import { expandHome } from './home.ts'
 
@@ -139,9 +139,6 @@ export interface ListenAddress {
   /** 0: any free one. */
   port: number
 }
-
-/** A size, or a part (0 to 1) of the disk that it is on. */
-export type Space = { bytes: number } | { part: number }
 
 export interface PeerConfig {
   name: string

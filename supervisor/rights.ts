@@ -35,13 +35,19 @@ export function rightsChanged(
     .filter(({ gained, lost }) => gained.length > 0 || lost.length > 0)
 }
 
-/** @param stateFolder the home's */
-export function settingsOf(config: Config, arena: ArenaConfig, stateFolder: string, author: Author): ArenaSettings {
+/** @param home its folders */
+export function settingsOf(
+  config: Config,
+  arena: ArenaConfig,
+  home: { readonly state: string; readonly cache: string },
+  author: Author,
+): ArenaSettings {
   return {
     name: arena.name,
     root: arena.path,
-    storePath: join(stateFolder, 'arenas', arena.name),
+    storePath: join(home.state, 'arenas', arena.name),
     mark: arena.mark,
+    cache: { path: join(home.cache, arena.name), ...arena.cache },
     author,
     peers: peersOf(config, arena),
     ignore: [...arena.ignore],

@@ -294,7 +294,7 @@ export class Supervisor {
 
   #settings() {
     const author = authorOf(this.identity.id)
-    return this.#config.arenas.map(arena => settingsOf(this.#config, arena, this.home.state, author))
+    return this.#config.arenas.map(arena => settingsOf(this.#config, arena, this.home, author))
   }
 
   #peerSettings(): PeerSettings {

@@ -13,6 +13,7 @@ import type { ArenaControl, ArenaSettings, FileRef, FromPeer, HashResult, PatchR
 import { type ArenaStatus, PROBLEMS_MAX } from '../../protocol/status.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { Applier } from './apply.ts'
+import type { Blob } from './cache.ts'
 import { Commands } from './commands.ts'
 import { type ArenaContext, log } from './context.ts'
 import { DiskError } from './disk.ts'
@@ -24,12 +25,14 @@ import type { Digest } from './merkle-set.ts'
 import { PatchOrders } from './patches.ts'
 import { isUnshown } from './plan.ts'
 import { doubted } from './power-loss.ts'
+import { READ_IDS_FROM, type ReadOptions, type ReadOutcome, Reads } from './reads.ts'
 import { Server } from './serve.ts'
 import type { Entry } from './store.ts'
 import { Verify, type VerifyOutcome } from './verify.ts'
 import { living } from './version.ts'
 import { VersionStore } from './versions.ts'
 import { type ReadAnswer, type ViewDesk, Views } from './views.ts'
+import { Wholes } from './wholes.ts'
 
 /** A status is sent at most this often; the first after quiet at once. */
 const STATUS_MS = 40
@@ -39,6 +42,9 @@ const STATUS_PART = 1 / 20
 const PAUSED = 'it is paused there'
 /** How often it is looked whether the right folder is back in the place of a wrong one. */
 const ROOT_AGAIN_MS = 1_000
+/** What came into the cache is written down after this long; how often it is held against its limits. */
+const CACHE_NOTED_MS = 1_000
+const CACHE_TRIM_MS = 60_000
 /** Changes on the disk are made durable at least this long after they were made. */
 const SYNC_MS = 1_000
 
@@ -63,6 +69,8 @@ export class Arena {
   readonly #local: LocalChanges
   readonly #feed: Feed
   readonly #fetch: Fetcher
+  readonly #reads: Reads
+  readonly #wholes: Wholes
   readonly #patches: PatchOrders
   readonly #apply: Applier
   readonly #server: Server
@@ -117,6 +125,8 @@ export class Arena {
         this.#views.everythingChanged()
       },
     })
+    this.#reads = new Reads(context)
+    this.#wholes = new Wholes(context, this.#reads, () => this.#statusSoon())
     this.#patches = new PatchOrders(context)
     this.#fetch = new Fetcher(context, this.#patches, {
       staged: (path, slot, content, ino) => this.#apply.staged(path, slot, content, ino),
@@ -167,6 +177,7 @@ export class Arena {
   /** Checks the root, recovers what a kill left half done, and begins the first scan. */
   start(): void {
     const { settings } = this.#context
+    this.#trimLater()
     this.#powerLost = this.#context.store.state().boot !== this.#parts.boot
     this.#paused = settings.paused
     this.#border(() => {
@@ -186,10 +197,15 @@ export class Arena {
     return this.#recovered
   }
 
+  /** It is let go of: whoever waits for content is told so. */
+  close(): void {
+    this.#reads.close()
+  }
+
   // The shell's side
 
   get busy(): boolean {
-    return this.#working && (this.#local.busy || this.#apply.busy || this.#fetch.busy)
+    return this.#working && (this.#local.busy || this.#apply.busy || this.#fetch.busy || this.#wholes.busy)
   }
 
   /** When to call `tick` next, monotonic milliseconds. */
@@ -209,9 +225,11 @@ export class Arena {
         this.#local.step()
         this.#apply.step()
         this.#fetch.step()
+        this.#wholes.step()
       })
     }
     this.#border(() => this.#views.step())
+    this.#noteCached()
     this.#answerWaiting()
   }
 
@@ -447,6 +465,7 @@ export class Arena {
   settings(settings: ArenaSettings): void {
     const before = this.#context.settings
     this.#context.settings = settings
+    this.#context.cache.setLimits(settings.cache)
     const rules = JSON.stringify(before.ignore) !== JSON.stringify(settings.ignore)
     if (rules) {
       this.#local.rules.configure(settings.ignore)
@@ -464,7 +483,10 @@ export class Arena {
     if (settings.paused !== this.#paused) {
       this.#paused = settings.paused
       if (settings.paused) {
-        for (const peer of this.#feed.sessions.keys()) this.#fetch.peerReset(peer)
+        for (const peer of this.#feed.sessions.keys()) {
+          this.#fetch.peerReset(peer)
+          this.#reads.peerReset(peer)
+        }
         this.#feed.suspend(PAUSED)
         this.#apply.active = false
       } else this.#goOn()
@@ -528,6 +550,13 @@ export class Arena {
         if (this.#guard !== null) this.#border(() => this.#acceptGuard())
         if (this.#guard !== null) throw new SyncError('arena_unavailable', this.#guard)
         return {}
+      case 'read':
+        return this.#readFor(id, params)
+      case 'fetch':
+        this.#wholes.fetch(params.path as string | undefined, outcome =>
+          this.#context.deliver({ to: 'supervisor', report: { type: 'reply', id, result: outcome } }),
+        )
+        return undefined
       case 'settle':
         this.#settle(id, params.timeoutMs as number)
         return undefined
@@ -540,6 +569,84 @@ export class Arena {
         return result
       }
     }
+  }
+
+  /** Of what is real here at once; else as soon as a peer has given it. */
+  #readFor(id: number, params: Record<string, unknown>): unknown {
+    const { deliver } = this.#context
+    const offset = params.offset as number
+    const blob = params.version === undefined ? this.#commands.notHere(params.path as string) : null
+    if (!blob) return this.#commands.run('read', params)
+    const ahead = params.ahead as number | undefined
+    const options = ahead === undefined ? {} : { ahead }
+    this.read(
+      blob,
+      offset,
+      params.length as number,
+      outcome => {
+        if ('failure' in outcome)
+          return deliver({ to: 'supervisor', report: { type: 'refused', id, failure: outcome.failure } })
+        const { bytes } = outcome
+        const data = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
+        const result = { data, eof: offset + bytes.length >= blob.size, size: blob.size }
+        deliver({ to: 'supervisor', report: { type: 'reply', id, result } })
+      },
+      options,
+    )
+    return undefined
+  }
+
+  /**
+   * Bytes [offset, offset + length) of a blob, fewer at its end: from a file or the cache here, or from the peers, ahead of bulk
+   * transfer. `done` may be called before this returns; the answer gives the read up. Failures: `unreachable` (EHOSTUNREACH: it is not
+   * here and nobody who is connected gives it; said at once), `busy`.
+   */
+  read(
+    blob: Blob,
+    offset: number,
+    length: number,
+    done: (outcome: ReadOutcome) => void,
+    options: ReadOptions = {},
+  ): () => void {
+    const bytes = this.#commands.fromFile(blob, offset, length)
+    if (bytes) {
+      done({ bytes })
+      return () => {}
+    }
+    const cancel = this.#reads.read(blob, offset, length, done, options)
+    this.#noteCached()
+    return cancel
+  }
+
+  /** What is open is not dropped from the cache until it was closed as often. */
+  openBlob(blob: Blob): void {
+    this.#context.cache.open(blob.hash)
+  }
+
+  closeBlob(blob: Blob): void {
+    this.#context.cache.close(blob.hash)
+  }
+
+  /** Written down in bulk: a kill costs what came in the last second. */
+  #noteCached(): void {
+    const { cache, timers, clock } = this.#context
+    if (!cache.dirty) return
+    timers.soon('cache', clock.nowMs() + CACHE_NOTED_MS, () => {
+      cache.flush()
+      this.#statusSoon()
+      this.#trimLater()
+    })
+  }
+
+  /** Others fill the disk, too. */
+  #trimLater(): void {
+    const { cache, timers, clock } = this.#context
+    if (cache.bytes === 0) return
+    timers.soon('trim', clock.nowMs() + CACHE_TRIM_MS, () => {
+      cache.trim()
+      this.#statusSoon()
+      this.#trimLater()
+    })
   }
 
   #verify(id: number): void {
@@ -577,6 +684,7 @@ export class Arena {
     for (const settle of this.#settles) settle.probes.delete(peer)
     this.#feed.closed(peer)
     this.#fetch.peerClosed(peer)
+    this.#reads.peerReset(peer)
   }
 
   /** Throws SyncError if the peer broke the protocol. */
@@ -608,10 +716,13 @@ export class Arena {
         this.#feed.arenaOpen(peer, header)
         if (header.again || !this.#feed.sessions.get(peer)?.theirs) return
         this.#fetch.peerReset(peer)
+        this.#reads.peerReset(peer)
+        this.#reads.peerOpened(peer)
         if (this.#working) this.#fetch.peerOpened(peer)
         return
       case 'arena_close':
         this.#fetch.peerReset(peer)
+        this.#reads.peerReset(peer)
         return this.#feed.arenaClose(peer, header)
       case 'rolled_back':
         return this.#feed.rolledBack(peer, header)
@@ -634,7 +745,7 @@ export class Arena {
       case 'fetch_tree':
         return this.#server.fetchTree(peer, header)
       case 'tree':
-        return this.#fetch.tree(peer, header.id, payload)
+        return (header.id >= READ_IDS_FROM ? this.#reads : this.#fetch).tree(peer, header.id, payload)
       case 'fetch_leaves':
         return this.#server.fetchLeaves(peer, header)
       case 'fetch_nodes':
@@ -647,9 +758,11 @@ export class Arena {
       case 'delta':
         return this.#fetch.answered(peer, header.id, payload)
       case 'fetch_failed':
+        if (header.id >= READ_IDS_FROM) return this.#reads.failed(peer, header.id, header.code)
         return this.#fetch.failed(peer, header.id, { code: 'blob_missing', message: header.reason })
       case 'leaves':
-        throw new SyncError('message_invalid', 'leaves that nobody asked for')
+        if (header.id < READ_IDS_FROM) throw new SyncError('message_invalid', 'leaves that nobody asked for')
+        return this.#reads.leaves(peer, header.id, header.from, header.count, payload)
       default:
         header satisfies never
     }
@@ -792,7 +905,8 @@ export class Arena {
       files: totals.files,
       bytes: totals.bytes,
       realBytes: totals.realBytes,
-      cachedBytes: 0,
+      cachedBytes: this.#context.cache.bytes,
+      fetching: this.#wholes.progress,
       needFiles: totals.pending,
       needBytes: totals.pendingBytes,
       conflicts: totals.conflicts,

@@ -5,6 +5,7 @@ import type { EntryPath } from '../../protocol/ids.ts'
 import { checkPath, joinPath, nameOf, parentOf } from '../../protocol/path.ts'
 import type { HistoryEvent, ListedConflict, ListedEntry, ListedVersion } from '../../protocol/status.ts'
 import { statOf } from './apply.ts'
+import type { Blob } from './cache.ts'
 import { conflictOrigin } from './conflict-name.ts'
 import { type ArenaContext, historyOf, tell } from './context.ts'
 import { DiskError } from './disk.ts'
@@ -14,6 +15,7 @@ import { MARKS_MAX } from './marks.ts'
 import type { Entry, Kept } from './store.ts'
 import { living, mtimeOf, type Version } from './version.ts'
 import type { VersionStore } from './versions.ts'
+import { sameStamp } from './walk.ts'
 
 /** Rows of one answer. */
 const LIST_MAX = 10_000
@@ -296,21 +298,48 @@ export class Commands {
     tell(this.#context, events)
   }
 
+  /** The blob of a file whose content is not on this disk; null: it is. Throws `not_found`. */
+  notHere(text: string): Blob | null {
+    const path = checkPath(text)
+    const entry = this.#context.store.entry(path)
+    if (!entry || !living(entry.known)) throw new SyncError('not_found', `there is no '${path}' in this arena`)
+    const { content } = entry.known
+    if (content.type !== 'file') throw new SyncError('not_found', `'${path}' is not a file`)
+    return entry.have?.content.type === 'file' ? null : { hash: content.hash, size: content.size }
+  }
+
+  /** A part of a blob that a file here has, still as its entry says; null: none has. */
+  fromFile({ hash, size }: Blob, offset: number, length: number): Uint8Array | null {
+    const { store, disk } = this.#context
+    for (const path of store.withHash(hash, 4)) {
+      const stamp = store.entry(path)?.stamp
+      if (!stamp || stamp.size !== size) continue
+      try {
+        const { fd, stat } = disk.open(path)
+        try {
+          if (!sameStamp(stamp, stat)) continue
+          const bytes = disk.readFd(fd, offset, Math.max(0, Math.min(length, size - offset)))
+          const after = disk.stat(path)
+          if (after && sameStamp(stamp, after)) return bytes
+        } finally {
+          disk.close(fd)
+        }
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error
+      }
+      this.#local.lookAgain(path)
+    }
+    return null
+  }
+
   read(
     text: string,
     version: string | undefined,
     offset: number,
     length: number,
   ): { data: string; eof: boolean; size: number } {
-    const { disk, store } = this.#context
+    const { disk } = this.#context
     const path = checkPath(text)
-    const entry = store.entry(path)
-    if (version === undefined) {
-      if (!entry || !living(entry.known)) throw new SyncError('not_found', `there is no '${path}' in this arena`)
-      if (entry.known.content.type !== 'file') throw new SyncError('not_found', `'${path}' is not a file`)
-      if (entry.have?.content.type !== 'file')
-        throw new SyncError('blob_missing', `the content of '${path}' is not here`)
-    }
     const { fd, stat } = version === undefined ? disk.open(path) : disk.keptOpen(this.#kept(path, version).id)
     try {
       const bytes = disk.readFd(fd, offset, length)

@@ -3,6 +3,7 @@ import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
 import type { LogEvent, LogFields } from '../../protocol/log.ts'
 import type { ArenaReport, ArenaSettings, ToPeer } from '../../protocol/ports.ts'
 import type { HistoryEvent, Problem } from '../../protocol/status.ts'
+import type { Cache } from './cache.ts'
 import type { Disk } from './disk.ts'
 import type { Marks } from './marks.ts'
 import type { RecentContent } from './recent.ts'
@@ -23,6 +24,7 @@ export interface ArenaContext {
   settings: ArenaSettings
   readonly store: Store
   readonly disk: Disk
+  readonly cache: Cache
   readonly clock: Clock
   /** 16 random hex digits. */
   readonly random: () => string

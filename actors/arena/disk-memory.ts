@@ -114,6 +114,11 @@ export class MemoryDisk implements Disk {
     return this.#openNode(this.#demandFile(path))
   }
 
+  /** A descriptor of a file that is nowhere in the tree. */
+  openApart(bytes: Uint8Array): number {
+    return this.#openNode(this.#newFile(bytes, 0o600)).fd
+  }
+
   close(fd: number): void {
     if (!this.#open.delete(fd)) fail('EBADF', String(fd))
   }

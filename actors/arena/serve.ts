@@ -1,6 +1,6 @@
 /**
- * Answers peers that ask for content. Always by hash: what this arena has just read, or has as a real file that is still what its
- * entry says; the one who asked verifies it besides.
+ * Answers peers that ask for content. Always by hash: what this arena has just read, has as a real file that is still what its
+ * entry says, or has cached; the one who asked verifies it besides.
  */
 import type { ErrorCode } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
@@ -14,7 +14,8 @@ import {
 } from '../../protocol/limits.ts'
 import type { FileRef, PatchTask } from '../../protocol/ports.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
-import { groupNodes, leafCount, nodesOver } from '../hasher/merkle.ts'
+import { groupCount, groupNodes, leafCount, nodesOver } from '../hasher/merkle.ts'
+import type { Blob } from './cache.ts'
 import { type ArenaContext, count } from './context.ts'
 import { DiskError } from './disk.ts'
 import type { LocalChanges } from './local.ts'
@@ -74,16 +75,33 @@ export class Server {
       }
       this.#local.lookAgain(path)
     }
-    return null
+    const blob = this.#cached(hash)
+    return blob && blob.size <= PACKED_BLOB_BYTES_MAX ? this.#context.cache.part(blob, 0, 0, blob.size) : null
   }
 
-  fetchTree(peer: PeerId, { id, hash, group }: Message<'fetch_tree'>): void {
+  #cached(hash: BlobHash): Blob | null {
+    const size = this.#context.cache.sizeOf(hash)
+    return size === undefined ? null : { hash, size }
+  }
+
+  fetchTree(peer: PeerId, { id, hash, group, urgent = false }: Message<'fetch_tree'>): void {
     const leaves = this.#leaves(hash)
-    if (!leaves) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+    if (!leaves) return this.#cachedTree(peer, id, hash, group, urgent)
     const first = (group ?? 0) * GROUP_LEAVES
     if (first * HASH >= leaves.length) return this.#fail(peer, id, 'message_invalid', 'this blob has no such group')
     const payload = group === null ? groupNodes(leaves) : leaves.slice(first * HASH, (first + GROUP_LEAVES) * HASH)
-    this.#send(peer, { type: 'tree', arena: this.#context.settings.name, id }, Uint8Array.from(payload))
+    this.#send(peer, { type: 'tree', arena: this.#context.settings.name, id }, Uint8Array.from(payload), urgent)
+  }
+
+  #cachedTree(peer: PeerId, id: number, hash: BlobHash, group: number | null, urgent: boolean): void {
+    const { cache, settings } = this.#context
+    const blob = this.#cached(hash)
+    if (!blob) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+    if ((group ?? 0) >= groupCount(blob.size))
+      return this.#fail(peer, id, 'message_invalid', 'this blob has no such group')
+    const payload = group === null ? cache.groups(blob) : cache.tree(blob, group)
+    if (!payload) return this.#fail(peer, id, 'leaf_missing', 'this part of the blob is not here')
+    this.#send(peer, { type: 'tree', arena: settings.name, id }, Uint8Array.from(payload), urgent)
   }
 
   fetchNodes(peer: PeerId, { id, hash, level, from, count: nodes }: Message<'fetch_nodes'>): void {
@@ -154,7 +172,8 @@ export class Server {
     return store.withHash(hash, 1).length > 0 ? (store.leaves(hash) ?? null) : null
   }
 
-  fetchLeaves(peer: PeerId, { id, hash, from, count: leaves, urgent }: Message<'fetch_leaves'>): void {
+  fetchLeaves(peer: PeerId, header: Message<'fetch_leaves'>): void {
+    const { id, hash, from, count: leaves } = header
     const { store } = this.#context
     for (const path of store.withHash(hash, 4)) {
       const opened = this.#open(path)
@@ -163,15 +182,24 @@ export class Server {
         this.#context.disk.close(opened.fd)
         return this.#fail(peer, id, 'message_invalid', 'this blob has no such leaves')
       }
-      count(this.#context, { leaves_served: leaves, blob_bytes_served: Math.min(leaves * LEAF_BYTES, opened.size) })
-      this.#context.deliver({
-        to: 'peer',
-        peer,
-        message: { type: 'upload', id, fd: opened.fd, size: opened.size, from, count: leaves, urgent },
-      })
-      return
+      return this.#upload(peer, header, opened)
     }
-    this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+    const blob = this.#cached(hash)
+    if (!blob) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
+    if (from + leaves > leafCount(blob.size))
+      return this.#fail(peer, id, 'message_invalid', 'this blob has no such leaves')
+    const fd = this.#context.cache.openLeaves(blob, from, leaves)
+    if (fd === null) return this.#fail(peer, id, 'leaf_missing', 'this part of the blob is not here')
+    this.#upload(peer, header, { fd, size: blob.size })
+  }
+
+  #upload(
+    peer: PeerId,
+    { id, from, count: leaves, urgent }: Message<'fetch_leaves'>,
+    { fd, size }: { fd: number; size: number },
+  ): void {
+    count(this.#context, { leaves_served: leaves, blob_bytes_served: Math.min(leaves * LEAF_BYTES, size) })
+    this.#context.deliver({ to: 'peer', peer, message: { type: 'upload', id, fd, size, from, count: leaves, urgent } })
   }
 
   #open(path: EntryPath): { fd: number; size: number } | null {
@@ -192,7 +220,8 @@ export class Server {
     this.#send(peer, { type: 'fetch_failed', arena: this.#context.settings.name, id, code, reason })
   }
 
-  #send(peer: PeerId, header: ArenaWireMessage, payload?: Uint8Array): void {
-    this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header, ...(payload && { payload }) } })
+  #send(peer: PeerId, header: ArenaWireMessage, payload?: Uint8Array, urgent = false): void {
+    const message = { type: 'send', header, ...(payload && { payload }), ...(urgent && { urgent }) } as const
+    this.#context.deliver({ to: 'peer', peer, message })
   }
 }

@@ -14,6 +14,10 @@ export type TableName =
   | 'history'
   | 'marks'
   | 'state'
+  | 'cached'
+  | 'cachedAges'
+  | 'cachedParts'
+  | 'cachedTrees'
 
 export const TABLES: readonly TableName[] = [
   'entries',
@@ -29,6 +33,10 @@ export const TABLES: readonly TableName[] = [
   'history',
   'marks',
   'state',
+  'cached',
+  'cachedAges',
+  'cachedParts',
+  'cachedTrees',
 ]
 
 export interface Tables {

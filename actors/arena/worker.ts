@@ -22,6 +22,8 @@ import { engine } from '../hasher/engine.ts'
 import { collectGarbage } from '../relief.ts'
 import { enter, leave } from '../write-gate.ts'
 import { Arena } from './arena.ts'
+import { Cache } from './cache.ts'
+import { openCacheFiles } from './cache-files-posix.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from './context.ts'
 import { type Disk, DiskError } from './disk.ts'
 import { openDisk } from './disk-open.ts'
@@ -30,6 +32,7 @@ import { RecentContent } from './recent.ts'
 import { RULES } from './rules.ts'
 import type { Store } from './store.ts'
 import { openStore } from './store-tables.ts'
+import type { Tables } from './tables.ts'
 import { openLmdbTables } from './tables-lmdb.ts'
 import type { ViewDesk } from './views.ts'
 
@@ -57,6 +60,9 @@ const boot = bootId()
 let arena: Arena | null = null
 let disk: Disk | null = null
 let store: Store | null = null
+let tables: Tables | null = null
+let cache: Cache | null = null
+let sweep: NodeJS.Immediate | null = null
 let waiting: string | null = null
 const peers = new Map<PeerId, { name: string; port: MessagePort; descriptors: DescriptorTable }>()
 /** Mounted views; null while the arena is not open. */
@@ -135,6 +141,7 @@ function rested(): void {
 function open(): void {
   try {
     store ??= openArenaStore()
+    cache ??= openCache(store)
     disk = openRoot()
   } catch (error) {
     if (!(error instanceof DiskError)) throw error
@@ -145,6 +152,7 @@ function open(): void {
     settings,
     store,
     disk,
+    cache,
     clock,
     random,
     deliver,
@@ -164,8 +172,9 @@ function open(): void {
 function openArenaStore(): Store {
   mkdirSync(settings.storePath, { recursive: true, mode: 0o700 })
   const guard = { enter: () => enter(data.gate), leave: () => leave(data.gate) }
+  tables = openLmdbTables(join(settings.storePath, 'index'), guard)
   return openStore({
-    tables: openLmdbTables(join(settings.storePath, 'index'), guard),
+    tables,
     digest,
     newReplica: () => random() as ReplicaId,
     newSession: () => random() as SessionToken,
@@ -176,6 +185,23 @@ function openArenaStore(): Store {
 /** Folders, links, and what waits to be given up, need a place also where nothing is to be real. */
 function rootPath(): string {
   return settings.root ?? join(settings.storePath, 'root')
+}
+
+function openCache(of: Store): Cache {
+  const files = openCacheFiles(settings.cache.path)
+  const opened = new Cache({
+    tables: tables as Tables,
+    files,
+    limits: settings.cache,
+    wallMs: clock.wallMs,
+    leavesOf: hash => of.leaves(hash),
+  })
+  const sweepOn = () => {
+    opened.sweep()
+    sweep = opened.sweeping ? setImmediate(sweepOn) : null
+  }
+  sweep = setImmediate(sweepOn)
+  return opened
 }
 
 function openRoot(): Disk {
@@ -224,6 +250,7 @@ function reportWaiting(): void {
       bytes: totals?.bytes ?? 0,
       realBytes: totals?.realBytes ?? 0,
       cachedBytes: 0,
+      fetching: null,
       needFiles: totals?.pending ?? 0,
       needBytes: totals?.pendingBytes ?? 0,
       conflicts: totals?.conflicts ?? 0,
@@ -239,6 +266,7 @@ function reportWaiting(): void {
 function rootLost(reason: string): void {
   setImmediate(() => {
     if (!arena) return
+    arena.close()
     arena = null
     if (timer) clearTimeout(timer)
     if (turn) clearImmediate(turn)
@@ -347,11 +375,14 @@ function tellRoot(view: MessagePort): void {
 function stop(): void {
   for (const peer of [...peers.keys()]) closePeer(peer)
   for (const view of views.keys()) view.close()
+  arena?.close()
   arena = null
   if (timer) clearTimeout(timer)
   if (turn) clearImmediate(turn)
   if (retry) clearTimeout(retry)
   if (rest) clearTimeout(rest)
+  if (sweep) clearImmediate(sweep)
+  cache?.dispose()
   const ended = () => {
     store?.close()
     disk?.dispose()

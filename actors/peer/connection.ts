@@ -371,7 +371,7 @@ export class Connection {
         this.#outbox.pushControl(encodeFrame(output.header))
         return
       case 'wire_arena':
-        this.#outbox.push(this.#encoded(output.header, output.payload))
+        this.#outbox.push(this.#encoded(output.header, output.payload), output.urgent)
         return
       case 'arena': {
         const { header, payload } = output
@@ -423,7 +423,7 @@ export class Connection {
   #fromArena(arena: ArenaName, message: ToPeer): void {
     switch (message.type) {
       case 'send':
-        this.#run(machine.say(this.#peer, arena, message.header, message.payload))
+        this.#run(machine.say(this.#peer, arena, message.header, message.payload, message.urgent))
         return
       case 'upload':
         this.#upload(arena, message)

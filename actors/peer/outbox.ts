@@ -1,8 +1,8 @@
 /**
  * What waits to be written to a connection, and in which order. Pure.
  *
- * First what concerns the connection itself; then messages without a payload, which are small; then uploads for which
- * somebody waits; then messages with a payload and bulk uploads by turns. Arena messages keep their order among
+ * First what concerns the connection itself; then messages for which somebody waits; then those without a payload, which are small; then
+ * uploads for which somebody waits; then messages with a payload and bulk uploads by turns. Arena messages of a kind keep their order among
  * themselves. Of several uploads each has one message, then the next.
  */
 import { SyncError } from '../../protocol/error.ts'
@@ -23,6 +23,7 @@ interface Urgency {
 
 export class Outbox<Upload extends Urgency> {
   #control: Encoded[] = []
+  #waitedFor: Encoded[] = []
   #messages: Encoded[] = []
   #urgent: Upload[] = []
   #bulk: Upload[] = []
@@ -38,10 +39,10 @@ export class Outbox<Upload extends Urgency> {
     this.#control.push(message)
   }
 
-  /** Throws `limit_exceeded`. */
-  push(message: Encoded): void {
+  /** Throws `limit_exceeded`. `urgent`: somebody waits for it, and its place among the others does not matter. */
+  push(message: Encoded, urgent = false): void {
     this.#count(message)
-    this.#messages.push(message)
+    ;(urgent ? this.#waitedFor : this.#messages).push(message)
   }
 
   addUpload(upload: Upload): void {
@@ -55,7 +56,7 @@ export class Outbox<Upload extends Urgency> {
 
   /** Whether something waits that a rate limit can hold back. */
   get hasBulk(): boolean {
-    return this.#messages.length > 0 || this.#urgent.length > 0 || this.#bulk.length > 0
+    return this.#waitedFor.length > 0 || this.#messages.length > 0 || this.#urgent.length > 0 || this.#bulk.length > 0
   }
 
   /**
@@ -66,6 +67,8 @@ export class Outbox<Upload extends Urgency> {
   next(bulk: boolean): { message: Encoded } | { upload: Upload } | undefined {
     const control = this.#control.shift()
     if (control) return this.#taken(control)
+    if (this.#waitedFor.length > 0 && (bulk || this.#waitedFor[0]?.length === 1))
+      return this.#taken(this.#waitedFor.shift() as Encoded)
     const small = this.#messages[0]?.length === 1
     if (small) return this.#taken(this.#messages.shift() as Encoded)
     if (!bulk) return undefined

@@ -159,8 +159,8 @@ type Unnumbered<Report> = Report extends { connection: number } ? Omit<Report, '
 export type PeerOutput =
   /** About the connection itself: no rate limit holds it back. */
   | { to: 'wire'; header: WireMessage }
-  /** A message of an arena of ours. */
-  | { to: 'wire_arena'; header: ArenaWireMessage; payload?: Uint8Array }
+  /** A message of an arena of ours. `urgent`: somebody waits for it. */
+  | { to: 'wire_arena'; header: ArenaWireMessage; payload?: Uint8Array; urgent?: boolean }
   | { to: 'arena'; arena: ArenaName; header: ArenaWireMessage; payload?: Uint8Array }
   /** Content for a download; `last`: it is complete with this. */
   | { to: 'download'; request: number; from: number; count: number; payload: Uint8Array; last: boolean }
@@ -403,6 +403,7 @@ export function* say(
   arena: ArenaName,
   header: ArenaWireMessage,
   payload: Uint8Array | undefined,
+  urgent = false,
 ): Iterable<PeerOutput> {
   const attachment = peer.arenas.get(arena)
   if (!attachment) return
@@ -414,7 +415,9 @@ export function* say(
     case 'fetch_delta': {
       const { answer: is, since } = REQUESTS[header.type]
       if (peer.version < since) return yield notSpoken(arena, header.id)
-      return yield* ask(peer, header, { ...base(arena, attachment, header.id), expects: { is } }, payload)
+      const waitedFor = header.type === 'fetch_tree' && header.urgent === true
+      const request = { ...base(arena, attachment, header.id), urgent: waitedFor, expects: { is } }
+      return yield* ask(peer, header, request, payload)
     }
     case 'fetch_leaves': {
       const expects = { is: 'leaves' as const, next: header.from, end: header.from + header.count, size: Infinity }
@@ -438,7 +441,7 @@ export function* say(
       attachment.said = false
       break
   }
-  yield payload ? { to: 'wire_arena', header, payload } : { to: 'wire_arena', header }
+  yield { to: 'wire_arena', header, ...(payload && { payload }), ...(urgent && { urgent }) }
 }
 
 /** The other end is older: it is answered here as it would answer if it could. */
@@ -518,7 +521,7 @@ function* askWaiting(peer: Peer): Iterable<PeerOutput> {
     if (!held) return
     const { header, request, payload } = held
     peer.ours.set(header.id, request)
-    yield payload ? { to: 'wire_arena', header, payload } : { to: 'wire_arena', header }
+    yield { to: 'wire_arena', header, ...(payload && { payload }), ...(request.urgent && { urgent: true }) }
   }
 }
 

@@ -5,6 +5,8 @@
  */
 import type { ExecutionContext } from 'ava'
 import { Arena } from '../../actors/arena/arena.ts'
+import { Cache } from '../../actors/arena/cache.ts'
+import { MemoryCacheFiles } from '../../actors/arena/cache-files-memory.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import { MemoryDisk } from '../../actors/arena/disk-memory.ts'
 import { Marks } from '../../actors/arena/marks.ts'
@@ -76,6 +78,9 @@ export class Peer {
   readonly world: World
   disk: MemoryDisk
   tables: MemoryTables
+  /** Outlives the arena, as the folder of the cache does. */
+  cacheFiles: MemoryCacheFiles
+  cache!: Cache
   settings: ArenaSettings
   arena!: Arena
   store!: Store
@@ -106,11 +111,13 @@ export class Peer {
     this.id = Array.from({ length: 8 }, () => letter.repeat(7)).join('-') as PeerId
     this.disk = this.newDisk()
     this.tables = new MemoryTables()
+    this.cacheFiles = new MemoryCacheFiles({ open: bytes => this.disk.openApart(bytes) })
     this.settings = {
       name: ARENA,
       root: '/memory',
       storePath: '/memory-store',
       mark: 'real',
+      cache: { path: '/memory-cache', max: { bytes: 1e9 }, leave: { bytes: 0 } },
       author: this.author,
       peers: [],
       ignore: [],
@@ -142,10 +149,18 @@ export class Peer {
       newSession: () => random() as SessionToken,
       boot: this.boot,
     })
+    this.cache = new Cache({
+      tables,
+      files: this.cacheFiles,
+      limits: this.settings.cache,
+      wallMs: () => START_MS + world.nowMs,
+      leavesOf: hash => this.store.leaves(hash),
+    })
     const context: ArenaContext = {
       settings: this.settings,
       store: this.store,
       disk: this.disk,
+      cache: this.cache,
       clock: { nowMs: () => world.nowMs, wallMs: () => START_MS + world.nowMs },
       random,
       deliver: output => this.#deliver(output),
@@ -547,6 +562,14 @@ function upload({ from, to }: Link, message: Extract<ToPeer, { type: 'upload' }>
     }
     to.disk.close(download.fd)
     hand(to, from, { type: 'downloaded', id: message.id })
+  } else {
+    for (let at = 0; at < message.count && to.running; at += LEAVES_PER_MESSAGE) {
+      const count = Math.min(LEAVES_PER_MESSAGE, message.count - at)
+      const first = (message.from + at) * LEAF_BYTES
+      const bytes = from.disk.readFd(message.fd, first, Math.min(count * LEAF_BYTES, message.size - first))
+      const header = { type: 'leaves', arena: ARENA, id: message.id, from: message.from + at, count } as const
+      deliverWire({ from, to, queue: [], downloads: new Map() }, header, bytes)
+    }
   }
   if (from.running) from.disk.close(message.fd)
 }

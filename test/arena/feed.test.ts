@@ -1,5 +1,6 @@
 /** The feed with very many peers: what each of them says must not cost a transaction. What is said is tried in arena-pair.test.ts and the simulator. */
 import test from 'ava'
+import type { Cache } from '../../actors/arena/cache.ts'
 import { type ArenaContext, type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import type { Disk } from '../../actors/arena/disk.ts'
 import { Feed } from '../../actors/arena/feed.ts'
@@ -33,6 +34,7 @@ function makeFeed() {
     root: '/nowhere',
     storePath: '/nowhere',
     mark: 'real',
+    cache: { path: '/nowhere', max: { bytes: 0 }, leave: { bytes: 0 } },
     author: author(0),
     peers: [],
     ignore: [],
@@ -47,6 +49,7 @@ function makeFeed() {
     store,
     // A feed touches no disk.
     disk: {} as Disk,
+    cache: {} as Cache,
     clock: { nowMs: () => nowMs, wallMs: () => 0 },
     random: hexNext,
     deliver: output => void said.push(output),

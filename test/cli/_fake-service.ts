@@ -165,6 +165,7 @@ export function sampleArena(changes: Partial<ArenaStatus> = {}): ArenaStatus {
     bytes: 2048,
     realBytes: 2048,
     cachedBytes: 0,
+    fetching: null,
     needFiles: 0,
     needBytes: 0,
     conflicts: 0,

@@ -4,9 +4,12 @@
  */
 import { createHash } from 'node:crypto'
 import { Arena } from '../../actors/arena/arena.ts'
+import { Cache } from '../../actors/arena/cache.ts'
+import { MemoryCacheFiles } from '../../actors/arena/cache-files-memory.ts'
 import { type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import type { TornFile } from '../../actors/arena/disk-journal.ts'
 import { Marks } from '../../actors/arena/marks.ts'
+import { READ_IDS_FROM } from '../../actors/arena/reads.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
 import { RULES, type Rules } from '../../actors/arena/rules.ts'
 import type { Store } from '../../actors/arena/store.ts'
@@ -52,6 +55,8 @@ export interface Peer {
   arena: Arena | null
   store: Store | null
   tables: SimulatedTables
+  /** Outlives the process. */
+  readonly cacheFiles: MemoryCacheFiles
   boot: number
   /** What is wrong with its wall clock. */
   readonly clock: { aheadMs: number }
@@ -250,6 +255,7 @@ export class World {
       arena: null,
       store: null,
       tables: this.#newTables(new MemoryTables(), () => peer),
+      cacheFiles: new MemoryCacheFiles({ open: bytes => disk.openApart(bytes) }),
       boot: 0,
       clock,
       life: 0,
@@ -313,6 +319,13 @@ export class World {
           settings: this.#settingsOf(peer, false),
           store,
           disk: peer.disk,
+          cache: new Cache({
+            tables: peer.tables,
+            files: peer.cacheFiles,
+            limits: { max: { bytes: 2 ** 40 }, leave: { bytes: 0 } },
+            wallMs: () => this.#wallMs(clock),
+            leavesOf: hash => store.leaves(hash),
+          }),
           clock: { nowMs: () => this.nowMs, wallMs: () => this.#wallMs(clock) },
           random: () => this.#hex(),
           deliver: output => {
@@ -772,7 +785,8 @@ export class World {
     const transfer = connection.downloads[side].get(header.id)
     const peer = connection.ends[side]
     const other = connection.ends[1 - side] as Peer
-    if (!transfer) return header.type === 'leaves'
+    // What was asked for without a place to write it to is the arena's own.
+    if (!transfer) return header.type === 'leaves' && header.id < READ_IDS_FROM
     const { order } = transfer
     const end = (failure: Failure | null) => {
       connection.downloads[side].delete(order.id)
@@ -940,6 +954,7 @@ export class World {
       root: '/memory',
       storePath: '/store',
       mark: 'real',
+      cache: { path: '/cache', max: { bytes: 2 ** 40 }, leave: { bytes: 0 } },
       author: (LETTERS[peer.index] as string).repeat(7) as Author,
       // As in the configuration of each: those that it can reach.
       peers: this.peers.filter(other => this.#mayMeet(peer, other)).map(other => other.id),

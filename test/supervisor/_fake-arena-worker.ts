@@ -28,6 +28,7 @@ function tell(): void {
     bytes: 0,
     realBytes: 0,
     cachedBytes: 0,
+    fetching: null,
     needFiles: 0,
     needBytes: 0,
     conflicts: 0,

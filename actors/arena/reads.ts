@@ -1,0 +1,712 @@
+/**
+ * Content that somebody waits for: a part of a blob, from what is cached or from the peers that have it, ahead of all bulk
+ * transfer. Only the leaves that are needed are fetched, each verified before it counts, and kept in the cache. Who
+ * reads on gets the next leaves in advance. Nobody has it: that is said at once.
+ *
+ * A state machine: it is told what came and asks for what is wanted, in one place (`step`), from what is.
+ */
+import type { Failure } from '../../protocol/error.ts'
+import type { PeerId } from '../../protocol/ids.ts'
+import { FETCH_LEAVES_MAX, GROUP_LEAVES, LEAF_BYTES } from '../../protocol/limits.ts'
+import type { ArenaWireMessage } from '../../protocol/wire.ts'
+import { leafCount } from '../hasher/merkle.ts'
+import { type Blob, type Cache, groupOf, leafBytes } from './cache.ts'
+import { type ArenaContext, count, log } from './context.ts'
+
+/** Numbers of requests from here on are of reads; the fetcher's are below. */
+export const READ_IDS_FROM = 2 ** 40
+/** A peer that owes something and has said nothing for so long: what it was asked for is asked of another, too. */
+const SLOW_MS = 2_000
+/** And for so long: nobody waits for it any more. */
+const MUTE_MS = 15_000
+/** Leaves asked of one peer in advance and not yet here: 8 MiB. */
+const AHEAD_LEAVES_MAX = 64
+/** In one request, when nobody waits for them yet: they come a MiB at a time. */
+const AHEAD_RUN = 8
+/** Of a blob that is fetched whole: wanted at once. */
+const WHOLE_LEAVES = 64
+/** Blobs of which it is remembered where somebody reads on, and who gave it. */
+const STREAMS_MAX = 64
+/** Readers that wait, and bytes that they wait for; others wait until there is room, or are refused. */
+const READERS_MAX = 4096
+const READING_BYTES_MAX = 64 * 1024 * 1024
+/** Leaves that found no room in the cache, for those who read on: 16 MiB. */
+const PASSING_LEAVES_MAX = 128
+
+export type ReadOutcome = { readonly bytes: Uint8Array } | { readonly failure: Failure }
+
+export interface ReadOptions {
+  /** Bytes after the part that will be read next; absent: it is told from the reads before. */
+  readonly ahead?: number
+}
+
+interface Reader {
+  readonly reading: Reading
+  readonly offset: number
+  readonly end: number
+  readonly options: ReadOptions
+  /** null: it has not begun. */
+  bytes: Uint8Array | null
+  /** Leaves of it that have not come. */
+  readonly missing: Set<number>
+  readonly done: (outcome: ReadOutcome) => void
+  /** It has been answered, or given up. */
+  over: boolean
+}
+
+/** Fetches all leaves of a blob. */
+interface Whole {
+  next: number
+  /** Wanted, and not yet here. */
+  readonly missing: Set<number>
+  readonly done: (failure: Failure | null) => void
+  over: boolean
+}
+
+/** A blob of which something is wanted. */
+interface Reading {
+  readonly blob: Blob
+  readonly leaves: number
+  readonly readers: Set<Reader>
+  readonly wholes: Set<Whole>
+  /** Wanted in advance. */
+  readonly ahead: Set<number>
+  /** Requests under way for each leaf; and for the tree of each group (NODES: of the groups). */
+  readonly asked: Map<number, Set<number>>
+  readonly treeAsked: Map<number, Set<number>>
+  /** Who has nothing of it, or has sent something else; who has not this leaf; leaves that are asked for one by one. */
+  readonly refused: Set<PeerId>
+  readonly refusedLeaf: Map<number, Set<PeerId>>
+  readonly single: Set<number>
+  /** Came before their hash. */
+  readonly early: Map<number, { readonly peer: PeerId; readonly bytes: Uint8Array }>
+}
+
+type Request =
+  | {
+      readonly is: 'leaves'
+      readonly peer: PeerId
+      readonly reading: Reading
+      readonly from: number
+      readonly count: number
+    }
+  | { readonly is: 'tree'; readonly peer: PeerId; readonly reading: Reading; readonly group: number }
+
+/** In place of a group's number: the nodes of all groups. */
+const NODES = -1
+
+/** What is remembered of a blob that was read. */
+interface Stream {
+  /** Where who reads on goes on, and how many leaves ahead it gets. */
+  next: number
+  window: number
+  /** Who gave it. */
+  readonly sources: Set<PeerId>
+}
+
+export class Reads {
+  readonly #context: ArenaContext
+  readonly #cache: Cache
+  readonly #readings = new Map<string, Reading>()
+  readonly #requests = new Map<number, Request>()
+  /** Not begun, for want of room. */
+  readonly #waiting = new Set<Reader>()
+  #readers = 0
+  #readingBytes = 0
+  readonly #peers = new Set<PeerId>()
+  /** When each peer that owes something said something last, or was asked first. */
+  readonly #heardMs = new Map<PeerId, number>()
+  readonly #mute = new Set<PeerId>()
+  readonly #streams = new Map<string, Stream>()
+  readonly #passing = new Map<string, Uint8Array>()
+  #id = READ_IDS_FROM
+
+  constructor(context: ArenaContext) {
+    this.#context = context
+    this.#cache = context.cache
+  }
+
+  /** How many wait. */
+  get outstanding(): number {
+    return this.#readers + this.#waiting.size
+  }
+
+  /**
+   * Bytes [offset, offset + length) of a blob, fewer at its end. `done` may be called before this returns; not after the answer, which
+   * gives the read up, was called. Failures: `unreachable`, `busy`.
+   */
+  read(
+    blob: Blob,
+    offset: number,
+    length: number,
+    done: (outcome: ReadOutcome) => void,
+    options: ReadOptions = {},
+  ): () => void {
+    const end = Math.min(blob.size, offset + length)
+    if (end <= offset) {
+      done({ bytes: new Uint8Array(0) })
+      return () => {}
+    }
+    if (this.outstanding >= READERS_MAX) {
+      done({ failure: { code: 'busy', message: 'too many reads wait already: try again' } })
+      return () => {}
+    }
+    const reading = this.#readingOf(blob)
+    const reader: Reader = { reading, offset, end, options, bytes: null, missing: new Set(), done, over: false }
+    reading.readers.add(reader)
+    this.#waiting.add(reader)
+    this.step()
+    return () => {
+      reader.over = true
+      this.#dismiss(reader)
+      this.step()
+    }
+  }
+
+  /** Has all of a blob in the cache; `done` with null, or why not. The answer gives it up. */
+  whole(blob: Blob, done: (failure: Failure | null) => void): () => void {
+    const reading = this.#readingOf(blob)
+    const whole: Whole = { next: 0, missing: new Set(), done, over: false }
+    reading.wholes.add(whole)
+    this.step()
+    return () => {
+      whole.over = true
+      reading.wholes.delete(whole)
+      this.step()
+    }
+  }
+
+  /** Everybody who waits is told that nothing comes any more. */
+  close(): void {
+    const failure: Failure = { code: 'arena_unavailable', message: 'the arena has stopped' }
+    for (const reading of this.#readings.values()) {
+      this.#cache.close(reading.blob.hash)
+      for (const reader of [...reading.readers]) this.#answer(reader, { failure })
+      for (const whole of [...reading.wholes]) this.#conclude(reading, whole, failure)
+    }
+    this.#readings.clear()
+    this.#requests.clear()
+    this.#peers.clear()
+    for (const answer of this.#answers.splice(0)) answer()
+  }
+
+  #readingOf(blob: Blob): Reading {
+    const key = keyOf(blob)
+    let reading = this.#readings.get(key)
+    if (!reading) {
+      reading = {
+        blob,
+        leaves: leafCount(blob.size),
+        readers: new Set(),
+        wholes: new Set(),
+        ahead: new Set(),
+        asked: new Map(),
+        treeAsked: new Map(),
+        refused: new Set(),
+        refusedLeaf: new Map(),
+        single: new Set(),
+        early: new Map(),
+      }
+      this.#readings.set(key, reading)
+      this.#cache.open(blob.hash)
+    }
+    return reading
+  }
+
+  // Peers
+
+  peerOpened(peer: PeerId): void {
+    this.#peers.add(peer)
+    this.#mute.delete(peer)
+    for (const reading of this.#readings.values()) this.#hope(reading, peer)
+    this.step()
+  }
+
+  /** What it was asked it will not answer. */
+  peerReset(peer: PeerId): void {
+    this.#peers.delete(peer)
+    this.#mute.delete(peer)
+    this.#heardMs.delete(peer)
+    for (const [id, request] of this.#requests) if (request.peer === peer) this.#ended(id)
+    for (const reading of this.#readings.values()) this.#hope(reading, peer)
+    this.step()
+  }
+
+  #hope(reading: Reading, peer: PeerId): void {
+    reading.refused.delete(peer)
+    for (const peers of reading.refusedLeaf.values()) peers.delete(peer)
+  }
+
+  #heardFrom(peer: PeerId): void {
+    this.#mute.delete(peer)
+    if (this.#owes(peer)) this.#heardMs.set(peer, this.#context.clock.nowMs())
+    else this.#heardMs.delete(peer)
+  }
+
+  #owes(peer: PeerId): boolean {
+    for (const request of this.#requests.values()) if (request.peer === peer) return true
+    return false
+  }
+
+  /** It owes something and has not said a word for a while. */
+  #slow(peer: PeerId): boolean {
+    const sinceMs = this.#heardMs.get(peer)
+    return sinceMs !== undefined && this.#context.clock.nowMs() - sinceMs >= SLOW_MS
+  }
+
+  #noteMute(): void {
+    const { clock, timers } = this.#context
+    for (const [peer, sinceMs] of this.#heardMs) {
+      const silentMs = clock.nowMs() - sinceMs
+      if (silentMs >= MUTE_MS) {
+        this.#heardMs.delete(peer)
+        this.#mute.add(peer)
+        for (const [id, request] of this.#requests) if (request.peer === peer) this.#ended(id)
+      } else timers.soon('reads', sinceMs + (silentMs < SLOW_MS ? SLOW_MS : MUTE_MS), () => this.step())
+    }
+  }
+
+  // What is wanted
+
+  /** Answers whom it can, and asks for what is wanted. Safe to call at any time. */
+  step(): void {
+    this.#again = true
+    if (this.#stepping) return
+    this.#stepping = true
+    try {
+      while (this.#again) {
+        this.#again = false
+        this.#advance()
+        // Whoever is answered may ask for more.
+        for (const answer of this.#answers.splice(0)) answer()
+      }
+    } finally {
+      this.#stepping = false
+    }
+  }
+  #stepping = false
+  #again = false
+  readonly #answers: (() => void)[] = []
+
+  #answer(reader: Reader, outcome: ReadOutcome): void {
+    this.#dismiss(reader)
+    this.#answers.push(() => {
+      if (!reader.over) reader.done(outcome)
+      reader.over = true
+    })
+    this.#again = true
+  }
+
+  #conclude(reading: Reading, whole: Whole, failure: Failure | null): void {
+    reading.wholes.delete(whole)
+    this.#answers.push(() => {
+      if (!whole.over) whole.done(failure)
+      whole.over = true
+    })
+    this.#again = true
+  }
+
+  #advance(): void {
+    this.#noteMute()
+    this.#begin()
+    for (const [key, reading] of this.#readings) {
+      this.#fill(reading)
+      this.#ask(reading)
+      if (reading.readers.size > 0 || reading.wholes.size > 0 || reading.ahead.size > 0) continue
+      if (reading.asked.size > 0 || reading.treeAsked.size > 0) continue
+      this.#readings.delete(key)
+      this.#cache.close(reading.blob.hash)
+    }
+  }
+
+  /** Readers begin as long as there is room for what they wait for; one always. */
+  #begin(): void {
+    for (const reader of this.#waiting) {
+      const bytes = reader.end - reader.offset
+      if (this.#readers > 0 && this.#readingBytes + bytes > READING_BYTES_MAX) return
+      this.#waiting.delete(reader)
+      this.#readers++
+      this.#readingBytes += bytes
+      reader.bytes = new Uint8Array(bytes)
+      const { blob } = reader.reading
+      const last = Math.ceil(reader.end / LEAF_BYTES)
+      for (let leaf = Math.floor(reader.offset / LEAF_BYTES); leaf < last; leaf++) {
+        const { from, to } = overlap(reader, leaf)
+        const bytes = this.#local(blob, leaf, from - leaf * LEAF_BYTES, to - leaf * LEAF_BYTES)
+        if (bytes) reader.bytes.set(bytes, from - reader.offset)
+        else reader.missing.add(leaf)
+      }
+      this.#wantAhead(reader)
+      this.#answerIfDone(reader)
+    }
+  }
+
+  /** Bytes of a leaf that are here. */
+  #local(blob: Blob, leaf: number, start: number, end: number): Uint8Array | null {
+    return (
+      this.#cache.part(blob, leaf, start, end) ??
+      this.#passing.get(`${keyOf(blob)}:${leaf}`)?.subarray(start, end) ??
+      null
+    )
+  }
+
+  #answerIfDone(reader: Reader): void {
+    const { bytes } = reader
+    if (bytes === null || reader.missing.size > 0) return
+    this.#answer(reader, { bytes })
+  }
+
+  #dismiss(reader: Reader): void {
+    if (!reader.reading.readers.delete(reader)) return
+    if (this.#waiting.delete(reader)) return
+    this.#readers--
+    this.#readingBytes -= reader.end - reader.offset
+  }
+
+  /** Who reads on gets twice as much ahead each time, up to a limit. */
+  #wantAhead({ reading, offset, end, options }: Reader): void {
+    const { blob, leaves } = reading
+    const stream = this.#streamOf(blob)
+    const onward = Math.abs(offset - stream.next) <= LEAF_BYTES && stream.next > 0
+    stream.window = onward ? Math.min(AHEAD_LEAVES_MAX, Math.max(2, stream.window * 2)) : 0
+    stream.next = end
+    const bytes = options.ahead ?? stream.window * LEAF_BYTES
+    const first = Math.ceil(end / LEAF_BYTES)
+    const last = Math.min(leaves, Math.ceil((end + bytes) / LEAF_BYTES), first + AHEAD_LEAVES_MAX)
+    for (let leaf = first; leaf < last; leaf++) if (!this.#has(blob, leaf)) reading.ahead.add(leaf)
+  }
+
+  #has(blob: Blob, leaf: number): boolean {
+    return this.#cache.has(blob, leaf) || this.#passing.has(`${keyOf(blob)}:${leaf}`)
+  }
+
+  #streamOf(blob: Blob): Stream {
+    const key = keyOf(blob)
+    const stream = this.#streams.get(key) ?? { next: 0, window: 0, sources: new Set() }
+    this.#streams.delete(key)
+    this.#streams.set(key, stream)
+    for (const oldest of this.#streams.keys()) {
+      if (this.#streams.size <= STREAMS_MAX) break
+      this.#streams.delete(oldest)
+    }
+    return stream
+  }
+
+  /** What is to be fetched whole wants its next leaves. */
+  #fill(reading: Reading): void {
+    for (const whole of reading.wholes) {
+      while (whole.missing.size < WHOLE_LEAVES && whole.next < reading.leaves) {
+        const leaf = whole.next++
+        if (!this.#cache.has(reading.blob, leaf)) whole.missing.add(leaf)
+      }
+      if (whole.missing.size > 0) continue
+      this.#conclude(reading, whole, null)
+    }
+  }
+
+  // Asking
+
+  #ask(reading: Reading): void {
+    for (const leaf of reading.ahead) if (this.#has(reading.blob, leaf)) reading.ahead.delete(leaf)
+    const waitedFor = new Set<number>()
+    for (const { missing } of reading.readers) for (const leaf of missing) waitedFor.add(leaf)
+    this.#askFor(reading, waitedFor, FETCH_LEAVES_MAX, true)
+    this.#askFor(reading, reading.ahead, AHEAD_RUN, true, AHEAD_LEAVES_MAX)
+    for (const { missing } of [...reading.wholes]) this.#askFor(reading, missing, AHEAD_RUN, false, AHEAD_LEAVES_MAX)
+  }
+
+  /** @param openMax leaves that may be under way from one peer; absent: any number */
+  #askFor(reading: Reading, wanted: ReadonlySet<number>, runMax: number, urgent: boolean, openMax = Infinity): void {
+    const leaves = [...wanted].sort((a, b) => a - b)
+    for (let at = 0; at < leaves.length; ) {
+      const from = leaves[at] as number
+      if (!this.#toBeAsked(reading, from)) {
+        at++
+        continue
+      }
+      const candidates = this.#candidates(reading, from)
+      if (candidates.length === 0) {
+        at++
+        if (!this.#isAsked(reading, from)) this.#unreachable(reading, from)
+        continue
+      }
+      const peer = candidates.find(one => this.#openLeaves(one) < openMax)
+      if (peer === undefined) return
+      let run = 1
+      const most = reading.single.has(from) ? 1 : runMax
+      while (
+        run < most &&
+        leaves[at + run] === from + run &&
+        groupOf(from + run) === groupOf(from) &&
+        !reading.single.has(from + run) &&
+        !this.#isAsked(reading, from + run) &&
+        !reading.refusedLeaf.get(from + run)?.has(peer)
+      )
+        run++
+      this.#askLeaves(reading, peer, from, run, urgent)
+      at += run
+    }
+  }
+
+  #isAsked(reading: Reading, leaf: number): boolean {
+    return (reading.asked.get(leaf)?.size ?? 0) > 0 || reading.early.has(leaf)
+  }
+
+  /** It is not under way, or only from peers that do not get on with it. */
+  #toBeAsked(reading: Reading, leaf: number): boolean {
+    if (reading.early.has(leaf)) return false
+    for (const id of reading.asked.get(leaf) ?? []) {
+      const request = this.#requests.get(id)
+      if (request && !this.#slow(request.peer)) return false
+    }
+    return true
+  }
+
+  /** Who may be asked for a leaf, best first. */
+  #candidates(reading: Reading, leaf: number): PeerId[] {
+    const sources = this.#streams.get(keyOf(reading.blob))?.sources
+    const asked = new Set([...(reading.asked.get(leaf) ?? [])].map(id => this.#requests.get(id)?.peer))
+    return [...this.#peers]
+      .filter(
+        peer =>
+          !reading.refused.has(peer) &&
+          !reading.refusedLeaf.get(leaf)?.has(peer) &&
+          !this.#mute.has(peer) &&
+          !asked.has(peer),
+      )
+      .map(peer => ({
+        peer,
+        slow: Number(this.#slow(peer)),
+        unknown: Number(!sources?.has(peer)),
+        open: this.#openLeaves(peer),
+      }))
+      .sort((a, b) => a.slow - b.slow || a.unknown - b.unknown || a.open - b.open)
+      .map(({ peer }) => peer)
+  }
+
+  #openLeaves(peer: PeerId): number {
+    let leaves = 0
+    for (const request of this.#requests.values())
+      if (request.peer === peer && request.is === 'leaves') leaves += request.count
+    return leaves
+  }
+
+  #askLeaves(reading: Reading, peer: PeerId, from: number, leaves: number, urgent: boolean): void {
+    this.#askTree(reading, peer, groupOf(from), urgent)
+    const id = this.#request({ is: 'leaves', peer, reading, from, count: leaves })
+    for (let leaf = from; leaf < from + leaves; leaf++) {
+      const asked = reading.asked.get(leaf) ?? new Set()
+      reading.asked.set(leaf, asked.add(id))
+    }
+    const { hash } = reading.blob
+    this.#send(peer, {
+      type: 'fetch_leaves',
+      arena: this.#context.settings.name,
+      id,
+      hash,
+      from,
+      count: leaves,
+      urgent,
+    })
+  }
+
+  /** Hashes are asked for together with the leaves: the first byte is one round trip away. */
+  #askTree(reading: Reading, peer: PeerId, group: number, urgent: boolean): void {
+    const { blob, leaves } = reading
+    if (leaves <= 1 || this.#cache.tree(blob, group)) return
+    const wanted = leaves > GROUP_LEAVES && !this.#cache.groups(blob) ? [NODES, group] : [group]
+    for (const one of wanted) {
+      const asked = reading.treeAsked.get(one) ?? new Set()
+      if ([...asked].some(id => this.#requests.get(id)?.peer === peer)) continue
+      const id = this.#request({ is: 'tree', peer, reading, group: one })
+      reading.treeAsked.set(one, asked.add(id))
+      const header = {
+        type: 'fetch_tree',
+        arena: this.#context.settings.name,
+        id,
+        hash: blob.hash,
+        group: one === NODES ? null : one,
+        urgent,
+      } as const
+      this.#send(peer, header)
+    }
+  }
+
+  #request(request: Request): number {
+    const id = ++this.#id
+    this.#requests.set(id, request)
+    const { clock, timers } = this.#context
+    if (!this.#heardMs.has(request.peer)) this.#heardMs.set(request.peer, clock.nowMs())
+    timers.soon('reads', clock.nowMs() + SLOW_MS, () => this.step())
+    return id
+  }
+
+  #send(peer: PeerId, header: ArenaWireMessage): void {
+    this.#context.deliver({ to: 'peer', peer, message: { type: 'send', header } })
+  }
+
+  #unreachable(reading: Reading, leaf: number): void {
+    reading.ahead.delete(leaf)
+    const failure: Failure = { code: 'unreachable', message: this.#reason() }
+    for (const reader of [...reading.readers]) {
+      if (reader.missing.has(leaf)) this.#answer(reader, { failure })
+    }
+    for (const whole of [...reading.wholes]) {
+      if (whole.missing.has(leaf)) this.#conclude(reading, whole, failure)
+    }
+  }
+
+  #reason(): string {
+    if (this.#peers.size === 0) return 'its content is not here, and no peer is connected'
+    if ([...this.#peers].every(peer => this.#mute.has(peer)))
+      return 'its content is not here, and the peers that are connected do not answer'
+    return 'its content is not here, and none of the connected peers has it'
+  }
+
+  // Answers
+
+  tree(peer: PeerId, id: number, payload: Uint8Array): void {
+    const request = this.#requests.get(id)
+    if (request?.is !== 'tree' || request.peer !== peer) return this.#heardFrom(peer)
+    const { reading, group } = request
+    const { blob } = reading
+    const fits = group === NODES ? this.#cache.takeGroups(blob, payload) : this.#cache.takeTree(blob, group, payload)
+    if (fits === false) this.#invalid(reading, peer)
+    if (fits === true) this.#takeEarly(reading)
+    this.#ended(id)
+    this.#heardFrom(peer)
+    this.step()
+  }
+
+  /** Leaves that came before their hashes. */
+  #takeEarly(reading: Reading): void {
+    for (const [leaf, { peer, bytes }] of reading.early) {
+      const fits = this.#cache.fits(reading.blob, leaf, bytes)
+      if (fits === null) continue
+      reading.early.delete(leaf)
+      if (fits) this.#arrived(reading, peer, leaf, bytes)
+      else this.#invalid(reading, peer)
+    }
+  }
+
+  leaves(peer: PeerId, id: number, from: number, leaves: number, payload: Uint8Array): void {
+    const request = this.#requests.get(id)
+    if (request?.is !== 'leaves' || request.peer !== peer) return this.#heardFrom(peer)
+    const { reading } = request
+    count(this.#context, { blob_bytes_received: payload.length })
+    for (let leaf = from; leaf < from + leaves; leaf++) {
+      const start = (leaf - from) * LEAF_BYTES
+      const bytes = payload.subarray(start, start + leafBytes(reading.blob, leaf))
+      this.#notAsked(reading, leaf, id)
+      const fits = this.#cache.fits(reading.blob, leaf, bytes)
+      if (fits === true) this.#arrived(reading, peer, leaf, bytes)
+      else if (fits === false) this.#invalid(reading, peer)
+      else if (this.#treeComes(reading, leaf)) reading.early.set(leaf, { peer, bytes })
+    }
+    if (from + leaves >= request.from + request.count) this.#ended(id)
+    this.#heardFrom(peer)
+    this.step()
+  }
+
+  #treeComes(reading: Reading, leaf: number): boolean {
+    return (reading.treeAsked.get(groupOf(leaf))?.size ?? 0) > 0
+  }
+
+  #arrived(reading: Reading, peer: PeerId, leaf: number, bytes: Uint8Array): void {
+    const { blob } = reading
+    const kept = this.#cache.put(blob, leaf, bytes)
+    this.#streamOf(blob).sources.add(peer)
+    reading.refusedLeaf.delete(leaf)
+    reading.single.delete(leaf)
+    const ahead = reading.ahead.delete(leaf)
+    if (!kept && ahead) this.#pass(blob, leaf, bytes)
+    for (const reader of [...reading.readers]) {
+      if (!reader.missing.delete(leaf)) continue
+      const { from, to } = overlap(reader, leaf)
+      reader.bytes?.set(bytes.subarray(from - leaf * LEAF_BYTES, to - leaf * LEAF_BYTES), from - reader.offset)
+      this.#answerIfDone(reader)
+    }
+    for (const whole of [...reading.wholes]) {
+      if (!whole.missing.delete(leaf) || kept) continue
+      const message = 'there is no room in the cache: make room on its disk, or allow it more (cache.max, cache.leave)'
+      this.#conclude(reading, whole, { code: 'limit_exceeded', message })
+    }
+  }
+
+  /** Without room in the cache it is kept for a moment for who reads on. */
+  #pass(blob: Blob, leaf: number, bytes: Uint8Array): void {
+    this.#passing.set(`${keyOf(blob)}:${leaf}`, Uint8Array.from(bytes))
+    for (const oldest of this.#passing.keys()) {
+      if (this.#passing.size <= PASSING_LEAVES_MAX) break
+      this.#passing.delete(oldest)
+    }
+  }
+
+  #invalid(reading: Reading, peer: PeerId): void {
+    reading.refused.add(peer)
+    this.#streams.get(keyOf(reading.blob))?.sources.delete(peer)
+    log(this.#context, 'blob_invalid', { peer, hash: reading.blob.hash })
+    count(this.#context, { blobs_invalid: 1 })
+  }
+
+  /** A request was refused. */
+  failed(peer: PeerId, id: number, code: string): void {
+    const request = this.#ended(id)
+    this.#heardFrom(peer)
+    if (request?.peer === peer) this.#refused(request, code)
+    this.step()
+  }
+
+  #refused(request: Request, code: string): void {
+    const { reading, peer } = request
+    if (code !== 'leaf_missing') {
+      reading.refused.add(peer)
+      this.#streams.get(keyOf(reading.blob))?.sources.delete(peer)
+      return
+    }
+    if (request.is === 'tree') return
+    for (let leaf = request.from; leaf < request.from + request.count; leaf++) {
+      if (request.count > 1) {
+        reading.single.add(leaf)
+        continue
+      }
+      const peers = reading.refusedLeaf.get(leaf) ?? new Set()
+      reading.refusedLeaf.set(leaf, peers.add(peer))
+    }
+  }
+
+  /** It is not waited for any more; what it was, if it was. */
+  #ended(id: number): Request | undefined {
+    const request = this.#requests.get(id)
+    if (!request) return undefined
+    this.#requests.delete(id)
+    const { reading } = request
+    if (request.is === 'leaves')
+      for (let leaf = request.from; leaf < request.from + request.count; leaf++) this.#notAsked(reading, leaf, id)
+    else {
+      const asked = reading.treeAsked.get(request.group)
+      asked?.delete(id)
+      if (asked?.size === 0) reading.treeAsked.delete(request.group)
+      // Without their hashes they are nothing.
+      for (const leaf of [...reading.early.keys()])
+        if (!this.#treeComes(reading, leaf) && !this.#cache.tree(reading.blob, groupOf(leaf)))
+          reading.early.delete(leaf)
+    }
+    return request
+  }
+
+  #notAsked(reading: Reading, leaf: number, id: number): void {
+    const asked = reading.asked.get(leaf)
+    asked?.delete(id)
+    if (asked?.size === 0) reading.asked.delete(leaf)
+  }
+}
+
+function keyOf({ hash, size }: Blob): string {
+  return `${hash}:${size}`
+}
+
+/** The bytes of a leaf that a reader wants, as offsets in the blob. */
+function overlap({ offset, end }: Reader, leaf: number): { from: number; to: number } {
+  return { from: Math.max(offset, leaf * LEAF_BYTES), to: Math.min(end, (leaf + 1) * LEAF_BYTES) }
+}

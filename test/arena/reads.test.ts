@@ -1,0 +1,358 @@
+/** Reading what is not real here: which leaves are fetched of whom, what becomes of readers when peers go, and what is read again. */
+import test, { type ExecutionContext } from 'ava'
+import type { Blob } from '../../actors/arena/cache.ts'
+import type { ReadOutcome } from '../../actors/arena/reads.ts'
+import { hashLeaves, hashSmall, rootOf } from '../../actors/hasher/merkle.ts'
+import { LEAF_BYTES } from '../../protocol/limits.ts'
+import type { ArenaWireMessage } from '../../protocol/wire.ts'
+import { connect, deliverOne, disconnect, makeHousehold, type Peer, pass, settle, turn, type World } from './_pair.ts'
+
+/** Content that differs everywhere. */
+function contentOf(size: number, seed = 1): Uint8Array {
+  const bytes = new Uint8Array(size)
+  let state = seed
+  for (let at = 0; at < size; at++) {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0
+    bytes[at] = state >>> 16
+  }
+  return bytes
+}
+
+function blobOf(bytes: Uint8Array): Blob {
+  return { hash: rootOf(bytes.length, hashLeaves(bytes)), size: bytes.length }
+}
+
+/** The last peer knows of `*.far` and has none of it; all others do. */
+function makeFar(others: number): { world: World; peers: Peer[]; reader: Peer } {
+  const { world, peers } = makeHousehold(others + 1)
+  const reader = peers.at(-1) as Peer
+  reader.configure({ ignore: ['*.far'] })
+  settle(world)
+  return { world, peers: peers.slice(0, -1), reader }
+}
+
+function until(world: World, holds: () => boolean): void {
+  for (let turns = 0; !holds(); turns++) {
+    if (turns > 100_000) throw new Error('it never comes to that')
+    if (!turn(world)) world.nowMs += 1
+  }
+}
+
+/** Begins a read; what came of it, once something has. */
+function begin(reader: Peer, blob: Blob, offset: number, length: number, ahead = 0): () => ReadOutcome | null {
+  let result: ReadOutcome | null = null
+  reader.arena.read(blob, offset, length, outcome => (result = outcome), { ahead })
+  return () => result
+}
+
+function bytesOf(outcome: ReadOutcome | null): Uint8Array {
+  if (outcome === null) throw new Error('it has not been answered')
+  if ('failure' in outcome) throw new Error(outcome.failure.message)
+  return outcome.bytes
+}
+
+function readNow(world: World, reader: Peer, blob: Blob, offset: number, length: number, ahead = 0): Uint8Array {
+  const outcome = begin(reader, blob, offset, length, ahead)
+  until(world, () => outcome() !== null)
+  return bytesOf(outcome())
+}
+
+function asked(world: World, since: number, reader: Peer): ArenaWireMessage[] {
+  return world.delivered
+    .slice(since)
+    .filter(({ from, header }) => from === reader && header.type.startsWith('fetch_'))
+    .map(({ header }) => header)
+}
+
+function failureOf(t: ExecutionContext, outcome: ReadOutcome | null): string {
+  if (outcome === null || !('failure' in outcome)) {
+    t.fail('it has not failed')
+    return ''
+  }
+  return outcome.failure.code
+}
+
+test('a part in the middle costs the leaf that it lies in and the hashes, and the second time nothing', t => {
+  const { world, peers, reader } = makeFar(1)
+  const content = contentOf(20 * LEAF_BYTES + 77)
+  const blob = blobOf(content)
+  peers[0]?.write('film.far', content)
+  settle(world)
+  t.is(reader.entry('film.far')?.have, null)
+  const before = world.delivered.length
+  const offset = 7 * LEAF_BYTES + 1000
+  t.deepEqual(readNow(world, reader, blob, offset, 50), content.slice(offset, offset + 50))
+  t.deepEqual(
+    asked(world, before, reader).map(header => [
+      header.type,
+      header.type === 'fetch_leaves' ? [header.from, header.count] : null,
+    ]),
+    [
+      ['fetch_tree', null],
+      ['fetch_leaves', [7, 1]],
+    ],
+  )
+  const after = world.delivered.length
+  t.deepEqual(readNow(world, reader, blob, 7 * LEAF_BYTES, LEAF_BYTES), content.slice(7 * LEAF_BYTES, 8 * LEAF_BYTES))
+  t.is(asked(world, after, reader).length, 0)
+  t.is(reader.cache.bytes, LEAF_BYTES)
+})
+
+test('hashes and content are asked for together: one round trip to the first byte', t => {
+  const { world, peers, reader } = makeFar(1)
+  const content = contentOf(3 * LEAF_BYTES)
+  peers[0]?.write('a.far', content)
+  settle(world)
+  const link = world.links.find(({ from }) => from === reader)
+  begin(reader, blobOf(content), 0, 10)
+  t.deepEqual(
+    link?.queue.map(message => message.type === 'send' && message.header.type),
+    ['fetch_tree', 'fetch_leaves'],
+  )
+  settle(world)
+})
+
+test('what was cached is read again after a restart with nobody there, held against its hash', t => {
+  const { world, peers, reader } = makeFar(1)
+  const content = contentOf(5 * LEAF_BYTES)
+  const blob = blobOf(content)
+  peers[0]?.write('a.far', content)
+  settle(world)
+  readNow(world, reader, blob, 0, 2 * LEAF_BYTES)
+  pass(world, 2_000)
+  disconnect(reader, peers[0] as Peer)
+  reader.restart()
+  t.deepEqual(readNow(world, reader, blob, 10, 2 * LEAF_BYTES - 10), content.slice(10, 2 * LEAF_BYTES))
+  const missing = begin(reader, blob, 2 * LEAF_BYTES, 1)
+  t.is(failureOf(t, missing()), 'unreachable')
+})
+
+test('cached content that has changed on the disk is fetched again, not read', t => {
+  const { world, peers, reader } = makeFar(1)
+  const content = contentOf(2 * LEAF_BYTES)
+  const blob = blobOf(content)
+  peers[0]?.write('a.far', content)
+  settle(world)
+  readNow(world, reader, blob, 0, content.length)
+  pass(world, 2_000)
+  const file = reader.cacheFiles.files.get(blob.hash) as Uint8Array
+  file.fill(0, 0, 100)
+  reader.restart()
+  settle(world)
+  t.deepEqual(readNow(world, reader, blob, 0, content.length), content)
+  t.deepEqual(reader.cacheFiles.files.get(blob.hash), content)
+})
+
+test('a peer that goes in the middle of a read is replaced by another', t => {
+  const { world, peers, reader } = makeFar(2)
+  const content = contentOf(30 * LEAF_BYTES)
+  const [a, b] = peers as [Peer, Peer]
+  a.write('a.far', content)
+  settle(world)
+  t.true(b.has('a.far'))
+  const outcome = begin(reader, blobOf(content), 0, 8 * LEAF_BYTES)
+  const source = world.links.find(({ from, queue }) => from === reader && queue.length > 0)?.to as Peer
+  disconnect(reader, source)
+  until(world, () => outcome() !== null)
+  t.deepEqual(bytesOf(outcome()), content.slice(0, 8 * LEAF_BYTES))
+})
+
+test('a peer that does not have it is replaced by another, and one that does not answer as well', t => {
+  const { world, peers, reader } = makeFar(2)
+  const [a, b] = peers as [Peer, Peer]
+  b.configure({ ignore: ['*.far'] })
+  const content = contentOf(2 * LEAF_BYTES)
+  a.write('a.far', content)
+  settle(world)
+  t.false(b.has('a.far'))
+  t.deepEqual(readNow(world, reader, blobOf(content), 0, content.length), content)
+  const other = contentOf(2 * LEAF_BYTES, 9)
+  b.configure({ ignore: [] })
+  a.write('b.far', other)
+  settle(world)
+  t.true(b.has('b.far'))
+  // Whoever is asked first keeps silent.
+  const outcome = begin(reader, blobOf(other), 0, 10)
+  const silent = world.links.find(({ from, queue }) => from === reader && queue.length > 0)
+  if (silent) silent.queue.length = 0
+  const startMs = world.nowMs
+  until(world, () => outcome() !== null)
+  t.deepEqual(bytesOf(outcome()), other.slice(0, 10))
+  t.true(world.nowMs - startMs < 5_000)
+})
+
+test('nobody has it: said as soon as all have been asked, and at once without a peer', t => {
+  const { world, peers, reader } = makeFar(2)
+  const nowhere = blobOf(contentOf(2 * LEAF_BYTES, 5))
+  const outcome = begin(reader, nowhere, 0, 10)
+  const startMs = world.nowMs
+  until(world, () => outcome() !== null)
+  t.is(failureOf(t, outcome()), 'unreachable')
+  t.true(world.nowMs - startMs < 100)
+  for (const peer of peers) disconnect(reader, peer)
+  t.is(failureOf(t, begin(reader, nowhere, 0, 10)()), 'unreachable')
+  connect(reader, peers[0] as Peer)
+  settle(world)
+})
+
+test('readers fail when the last peer goes, and read again when it is back', t => {
+  const { world, peers, reader } = makeFar(1)
+  const [a] = peers as [Peer]
+  const content = contentOf(4 * LEAF_BYTES)
+  const blob = blobOf(content)
+  a.write('a.far', content)
+  settle(world)
+  const outcome = begin(reader, blob, 0, 10)
+  disconnect(reader, a)
+  t.is(failureOf(t, outcome()), 'unreachable')
+  connect(reader, a)
+  settle(world)
+  t.deepEqual(readNow(world, reader, blob, 0, 10), content.slice(0, 10))
+})
+
+test('content that does not fit its hash is never given to a reader', t => {
+  const { world, peers, reader } = makeFar(2)
+  const content = contentOf(3 * LEAF_BYTES)
+  const [a] = peers as [Peer]
+  a.write('a.far', content)
+  settle(world)
+  const outcome = begin(reader, blobOf(content), 0, content.length)
+  const liar = world.links.find(({ from, queue }) => from === reader && queue.length > 0)?.to as Peer
+  let lies = 0
+  world.tamper = message => {
+    if (message.type !== 'upload' || lies > 0) return
+    lies++
+    liar.disk.close(message.fd)
+    message.fd = liar.disk.openApart(content.map((byte, at) => (at === 5 ? byte ^ 1 : byte)))
+  }
+  until(world, () => outcome() !== null)
+  t.deepEqual(bytesOf(outcome()), content)
+  t.true(reader.logged.includes('blob_invalid'))
+})
+
+test('who reads on gets the next leaves in advance, in growing steps', t => {
+  const { world, peers, reader } = makeFar(1)
+  const content = contentOf(64 * LEAF_BYTES)
+  const blob = blobOf(content)
+  peers[0]?.write('a.far', content)
+  settle(world)
+  const read = (offset: number) => {
+    let outcome: ReadOutcome | null = null
+    reader.arena.read(blob, offset, LEAF_BYTES, result => (outcome = result))
+    until(world, () => outcome !== null)
+    settle(world)
+    return bytesOf(outcome)
+  }
+  const had: number[] = []
+  for (let leaf = 0; leaf < 6; leaf++) {
+    t.deepEqual(read(leaf * LEAF_BYTES), content.slice(leaf * LEAF_BYTES, (leaf + 1) * LEAF_BYTES))
+    had.push(reader.cache.bytes / LEAF_BYTES)
+  }
+  t.deepEqual(had, [1, 4, 7, 12, 21, 38])
+})
+
+test('a peer that has cached it serves it, also only a part of it', t => {
+  const { world, peers, reader } = makeFar(2)
+  const [a, b] = peers as [Peer, Peer]
+  b.configure({ ignore: ['*.far'] })
+  disconnect(reader, a)
+  const content = contentOf(10 * LEAF_BYTES)
+  const blob = blobOf(content)
+  a.write('a.far', content)
+  settle(world)
+  readNow(world, b, blob, 2 * LEAF_BYTES, 2 * LEAF_BYTES)
+  disconnect(b, a)
+  const wanted = content.slice(2 * LEAF_BYTES, 4 * LEAF_BYTES)
+  t.deepEqual(readNow(world, reader, blob, 2 * LEAF_BYTES, 2 * LEAF_BYTES), wanted)
+  // Of a run of which it has a part it gives that part.
+  const more = begin(reader, blob, 3 * LEAF_BYTES, 3 * LEAF_BYTES)
+  until(world, () => more() !== null)
+  t.is(failureOf(t, more()), 'unreachable')
+})
+
+test('a small file is one leaf, and an empty one nothing at all', t => {
+  const { world, peers, reader } = makeFar(1)
+  const text = new Uint8Array(Buffer.from('hello'))
+  peers[0]?.write('a.far', text)
+  settle(world)
+  t.is(Buffer.from(readNow(world, reader, { hash: hashSmall(text), size: 5 }, 1, 100)).toString(), 'ello')
+  const empty = { hash: hashSmall(new Uint8Array(0)), size: 0 }
+  t.is(bytesOf(begin(reader, empty, 0, 10)()).length, 0)
+})
+
+test('without room in the cache it is read all the same, and read ahead', t => {
+  const { world, peers, reader } = makeFar(1)
+  reader.configure({ cache: { path: '/memory-cache', max: { bytes: 0 }, leave: { bytes: 0 } } })
+  const content = contentOf(6 * LEAF_BYTES)
+  const blob = blobOf(content)
+  peers[0]?.write('a.far', content)
+  settle(world)
+  t.deepEqual(readNow(world, reader, blob, 0, LEAF_BYTES, 2 * LEAF_BYTES), content.slice(0, LEAF_BYTES))
+  settle(world)
+  const before = world.delivered.length
+  t.deepEqual(readNow(world, reader, blob, LEAF_BYTES, 100), content.slice(LEAF_BYTES, LEAF_BYTES + 100))
+  t.is(asked(world, before, reader).length, 0)
+  t.is(reader.cache.bytes, 0)
+})
+
+test('a read that is given up is not answered', t => {
+  const { world, peers, reader } = makeFar(1)
+  const content = contentOf(2 * LEAF_BYTES)
+  peers[0]?.write('a.far', content)
+  settle(world)
+  let answered = false
+  const cancel = reader.arena.read(blobOf(content), 0, 10, () => (answered = true))
+  cancel()
+  settle(world)
+  t.false(answered)
+})
+
+test('all that is not real below a folder is cached wholly by fetch, and is real for whoever reads it with nobody there', t => {
+  const { world, peers, reader } = makeFar(1)
+  const [a] = peers as [Peer]
+  a.mkdir('folder')
+  const big = contentOf(100 * LEAF_BYTES + 5)
+  a.write('folder/big.far', big)
+  for (let n = 0; n < 50; n++) a.write(`folder/${n}.far`, contentOf(100 + n, n))
+  a.write('outside.far', contentOf(10, 99))
+  settle(world)
+  const outcome = reader.ask('fetch', { path: 'folder' })
+  until(world, () => outcome() !== undefined)
+  const bytes = big.length + Array.from({ length: 50 }, (_, n) => 100 + n).reduce((sum, size) => sum + size, 0)
+  t.deepEqual(outcome(), { files: 51, bytes, problems: [], problemCount: 0 })
+  t.is(reader.state.cachedBytes, bytes)
+  disconnect(reader, a)
+  t.deepEqual(readNow(world, reader, blobOf(big), 0, big.length), big)
+  t.is(failureOf(t, begin(reader, blobOf(contentOf(10, 99)), 0, 1)()), 'unreachable')
+})
+
+test('fetch says what nobody gives', t => {
+  const { world, peers, reader } = makeFar(1)
+  const [a] = peers as [Peer]
+  a.write('a.far', 'some')
+  settle(world)
+  disconnect(reader, a)
+  const outcome = reader.ask('fetch', {})
+  until(world, () => outcome() !== undefined)
+  t.like(outcome(), { files: 1, problemCount: 1, problems: { 0: { path: 'a.far' } } })
+})
+
+test('an urgent answer does not wait behind what was asked before', t => {
+  const { world, peers, reader } = makeFar(1)
+  const [a] = peers as [Peer]
+  const content = contentOf(3 * LEAF_BYTES)
+  a.write('a.far', content)
+  settle(world)
+  begin(reader, blobOf(content), 0, 10)
+  const link = world.links.find(({ from }) => from === reader)
+  while (link && deliverOne(link));
+  const back = world.links.find(({ from }) => from === a)
+  t.deepEqual(
+    back?.queue.map(message => [message.type, 'urgent' in message && message.urgent]),
+    [
+      ['send', true],
+      ['upload', true],
+    ],
+  )
+  settle(world)
+})
