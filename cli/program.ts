@@ -284,6 +284,13 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 3 not in consensus or timed out, 10 
   )
     .option('--offset <bytes>', 'where to begin', parseCount, 0)
     .option('--length <bytes>', 'how much; to the end if absent', parseCount)
+  add(
+    program,
+    'fetch <arena[:path]>',
+    'cache what is not real here, wholly: it can be read without a peer',
+    (context, command) => files.fetch(context, word(command, 0)),
+    ['realize fetch photos:2024', 'realize fetch documents'],
+  )
   add(program, 'conflicts [arena]', 'list conflicts that nobody has resolved', (context, command) =>
     arenas.conflicts(context, command.args[0]),
   )

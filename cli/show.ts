@@ -1,6 +1,13 @@
 /** What commands show to people, as lines. Pure. */
 import type { ListedArena, MountStatus, PeerStatus, StatusResult, VerifyResult } from '../protocol/control.ts'
-import type { ArenaStatus, HistoryEvent, ListedConflict, ListedEntry, ListedVersion } from '../protocol/status.ts'
+import type {
+  ArenaStatus,
+  FetchOutcome,
+  HistoryEvent,
+  ListedConflict,
+  ListedEntry,
+  ListedVersion,
+} from '../protocol/status.ts'
 import { escapeText } from '../supervisor/escape.ts'
 import { type Cell, type Colour, count, type Paint, safe, sizeText, spanText, table, timeText } from './text.ts'
 
@@ -223,4 +230,12 @@ export function needText(arenas: readonly ArenaStatus[]): string {
   if (files > 0) return `${count(files, 'file')}, ${sizeText(bytes)} to come`
   const causes = arenas.filter(arena => !arena.consensus).flatMap(arena => arena.missing)
   return causes[0] === undefined ? 'looking at the disk' : escapeText(causes[0])
+}
+
+export function fetchLines({ files, bytes, problems, problemCount }: FetchOutcome): string[] {
+  const lines = problems.map(({ path, reason }) => safe`not fetched: ${path}: ${reason}`)
+  if (problemCount > problems.length) lines.push(`… and ${problemCount - problems.length} more`)
+  if (files === 0) return ['all of it is real here: nothing is to be fetched']
+  if (problemCount > 0) return [...lines, `${problemCount} of ${count(files, 'file')} could not be fetched`]
+  return [`${count(files, 'file')} can be read here without a peer: ${sizeText(bytes)}`]
 }

@@ -1,12 +1,15 @@
-/** `ls`, `mark`, `cat`, `versions`, `restore`. */
+/** `ls`, `mark`, `cat`, `fetch`, `versions`, `restore`. */
 import { CONTROL_READ_BYTES_MAX, type ControlParams, type Mark } from '../../protocol/control.ts'
 import { SyncError } from '../../protocol/error.ts'
+import { FILE_BYTES_MAX } from '../../protocol/limits.ts'
+import type { ArenaStatus } from '../../protocol/status.ts'
 import type { ControlClient } from '../client.ts'
 import { type Context, withService } from '../context.ts'
+import { whileShowing } from '../progress.ts'
 import { saveNew } from '../save.ts'
-import { entryLines, versionLines } from '../show.ts'
+import { entryLines, fetchLines, versionLines } from '../show.ts'
 import { parseFileTarget, parseTarget } from '../target.ts'
-import { safe, sizeText } from '../text.ts'
+import { count, safe, sizeText } from '../text.ts'
 
 /** `cat --json` holds the content in one document. */
 const CAT_JSON_BYTES_MAX = 64 * 1024 * 1024
@@ -54,6 +57,27 @@ export async function cat(context: Context, target: string, range: { offset: num
       size = part.size
     }
     await context.printJson({ arena, path, offset: range.offset, size, data: Buffer.concat(all).toString('base64') })
+  })
+}
+
+/** Ends with 1 if something could not be cached. */
+export async function fetch(context: Context, text: string): Promise<number> {
+  const { arena, path } = parseTarget(text)
+  const describe = (arenas: readonly ArenaStatus[]) => {
+    const fetching = arenas[0]?.fetching
+    if (!fetching) return { done: 0, total: 0, text: 'looking what is to be fetched' }
+    const { files, filesDone, bytes, bytesDone } = fetching
+    return {
+      done: bytesDone,
+      total: bytes,
+      text: `${filesDone} of ${count(files, 'file')}, ${sizeText(bytesDone)} of ${sizeText(bytes)}`,
+    }
+  }
+  return withService(context, async client => {
+    const params = { arena, ...(path === undefined ? {} : { path }) }
+    const result = await whileShowing(context, [arena], describe, () => client.call('fetch', params))
+    await context.answer(result, () => fetchLines(result))
+    return result.problemCount > 0 ? 1 : 0
   })
 }
 
@@ -106,11 +130,10 @@ async function* contentOf(
   let left = length ?? Number.POSITIVE_INFINITY
   let size: number | undefined
   do {
-    const part = await client.call('read', {
-      ...what,
-      offset: position,
-      length: Math.min(left, CONTROL_READ_BYTES_MAX),
-    })
+    const length = Math.min(left, CONTROL_READ_BYTES_MAX)
+    // What is not here comes while the part before it is on its way to us.
+    const ahead = what.version === undefined ? Math.min(left - length, FILE_BYTES_MAX) : 0
+    const part = await client.call('read', { ...what, offset: position, length, ...(ahead > 0 && { ahead }) })
     if (size !== undefined && size !== part.size)
       throw new SyncError('blob_changed', `${what.arena}:${what.path} was changed while it was read: try again`)
     size = part.size

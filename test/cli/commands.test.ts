@@ -138,6 +138,7 @@ const asks = test.macro<[string[], string, unknown]>({
       read: () => ({ data: '', eof: true, size: 0 }),
       history: () => ({ events: [] }),
       wait: () => ({ consensus: true }),
+      fetch: () => ({ files: 0, bytes: 0, problems: [], problemCount: 0 }),
       verify: () => ({ files: 0, bytes: 0, bad: [], root: '', peers: [] }),
     }
     for (const json of [false, true]) {
@@ -188,6 +189,7 @@ test(asks, ['cat', 'docs:a', '--offset', '5', '--length', '7'], 'read', {
   offset: 5,
   length: 7,
 })
+test(asks, ['fetch', 'docs:a/'], 'fetch', { arena: 'docs', path: 'a' })
 test(asks, ['wait'], 'wait', {})
 test(asks, ['verify', 'docs'], 'verify', { arena: 'docs' })
 
@@ -389,6 +391,16 @@ test('verify ends with 1 for bad content and with 3 for a peer that differs', as
   const second = await runCli(t, differing.home, ['verify', 'docs'])
   t.is(second.code, 3)
   t.regex(second.stdout, /nas differs/)
+})
+
+test('fetch ends with 1 and says what could not be fetched and why', async t => {
+  const { home } = await fakeService(t, {
+    fetch: () => ({ files: 3, bytes: 10, problems: [{ path: 'a', reason: 'no peer is connected' }], problemCount: 1 }),
+  })
+  const outcome = await runCli(t, home, ['fetch', 'docs'])
+  t.is(outcome.code, 1)
+  t.regex(outcome.stdout, /not fetched: a: no peer is connected/)
+  t.regex(outcome.stdout, /1 of 3 files could not be fetched/)
 })
 
 // Content
