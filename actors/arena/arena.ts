@@ -125,6 +125,10 @@ export class Arena {
         this.#views.everythingChanged()
       },
     })
+    context.cache.wantsPinned = (path, hash) => {
+      const content = context.store.entry(path)?.known.content
+      return content?.type === 'file' && content.hash === hash && context.marks.of(path) === 'pinned'
+    }
     this.#reads = new Reads(context)
     this.#wholes = new Wholes(context, this.#reads, () => this.#statusSoon())
     this.#patches = new PatchOrders(context)

@@ -122,7 +122,8 @@ export class Commands {
     const { path, known, have, dormant } = entry
     const { content } = known
     const file = content.type === 'file' ? content : null
-    const here = file && have?.content.type === 'file' && have.content.hash === file.hash ? file.size : 0
+    const real = have?.content.type === 'file' && have.content.hash === file?.hash
+    const here = file === null ? 0 : real ? file.size : this.#context.cache.bytesOf(file)
     const problem = this.#context.problems.get(path)?.reason ?? (entry.pending ? 'on its way' : undefined)
     return {
       path,

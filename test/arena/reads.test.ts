@@ -27,11 +27,11 @@ function same(a: Uint8Array | undefined, b: Uint8Array): boolean {
   return a !== undefined && Buffer.compare(a, b) === 0
 }
 
-/** The last peer knows of `*.far` and has none of it; all others do. */
+/** The last peer knows of all files and has none of them; all others do. */
 function makeFar(others: number): { world: World; peers: Peer[]; reader: Peer } {
   const { world, peers } = makeHousehold(others + 1)
   const reader = peers.at(-1) as Peer
-  reader.configure({ ignore: ['*.far'] })
+  reader.configure({ mark: 'unreal' })
   settle(world)
   return { world, peers: peers.slice(0, -1), reader }
 }
@@ -101,6 +101,7 @@ test('a part in the middle costs the leaf that it lies in and the hashes, and th
   t.true(same(readNow(world, reader, blob, 7 * LEAF_BYTES, LEAF_BYTES), content.slice(7 * LEAF_BYTES, 8 * LEAF_BYTES)))
   t.is(asked(world, after, reader).length, 0)
   t.is(reader.cache.bytes, LEAF_BYTES)
+  t.like(reader.run('ls'), { entries: { 0: { path: 'film.far', mark: 'unreal', here: LEAF_BYTES } } })
 })
 
 test('hashes and content are asked for together: one round trip to the first byte', t => {
@@ -165,14 +166,14 @@ test('a peer that goes in the middle of a read is replaced by another', t => {
 test('a peer that does not have it is replaced by another, and one that does not answer as well', t => {
   const { world, peers, reader } = makeFar(2)
   const [a, b] = peers as [Peer, Peer]
-  b.configure({ ignore: ['*.far'] })
+  b.configure({ mark: 'unreal' })
   const content = contentOf(2 * LEAF_BYTES)
   a.write('a.far', content)
   settle(world)
   t.false(b.has('a.far'))
   t.true(same(readNow(world, reader, blobOf(content), 0, content.length), content))
   const other = contentOf(2 * LEAF_BYTES, 9)
-  b.configure({ ignore: [] })
+  b.configure({ mark: 'real' })
   a.write('b.far', other)
   settle(world)
   t.true(b.has('b.far'))
@@ -259,7 +260,7 @@ test('who reads on gets the next leaves in advance, in growing steps', t => {
 test('a peer that has cached it serves it, also only a part of it', t => {
   const { world, peers, reader } = makeFar(2)
   const [a, b] = peers as [Peer, Peer]
-  b.configure({ ignore: ['*.far'] })
+  b.configure({ mark: 'unreal' })
   disconnect(reader, a)
   const content = contentOf(10 * LEAF_BYTES)
   const blob = blobOf(content)
