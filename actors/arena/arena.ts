@@ -25,13 +25,13 @@ import type { Digest } from './merkle-set.ts'
 import { PatchOrders } from './patches.ts'
 import { isUnshown } from './plan.ts'
 import { doubted } from './power-loss.ts'
-import { READ_IDS_FROM, type ReadOptions, type ReadOutcome, Reads } from './reads.ts'
+import { isReadId, type ReadOptions, type ReadOutcome, Reads } from './reads.ts'
 import { Server } from './serve.ts'
 import type { Entry } from './store.ts'
 import { Verify, type VerifyOutcome } from './verify.ts'
 import { living } from './version.ts'
 import { VersionStore } from './versions.ts'
-import { type ReadAnswer, type ViewDesk, Views } from './views.ts'
+import { type ViewDesk, Views } from './views.ts'
 import { Wholes } from './wholes.ts'
 
 /** A status is sent at most this often; the first after quiet at once. */
@@ -129,6 +129,7 @@ export class Arena {
       const content = context.store.entry(path)?.known.content
       return content?.type === 'file' && content.hash === hash && context.marks.of(path) === 'pinned'
     }
+    context.cache.inUse = hash => this.#views.isRead(hash)
     this.#reads = new Reads(context)
     this.#wholes = new Wholes(context, this.#reads, () => this.#statusSoon())
     this.#patches = new PatchOrders(context)
@@ -161,7 +162,10 @@ export class Arena {
       announced: () => this.#announced(),
       changed: paths => this.#apply.changed(paths),
       placing: path => this.#apply.isPlacing(path),
-      read: (file, offset, length, done) => this.#readForView(file, offset, length, done),
+      read: (file, offset, length, done) =>
+        this.read(file, offset, length, outcome =>
+          done('failure' in outcome ? { reason: outcome.failure.message } : outcome),
+        ),
       want: (path, wanted) => this.#want(path, wanted),
       hindrance: entry => this.#hindrance(entry),
       holders: () => [],
@@ -241,16 +245,6 @@ export class Arena {
   openView(say: Parameters<Views['open']>[0]): ViewDesk {
     const desk = this.#views.open(say)
     return { receive: message => this.#border(() => desk.receive(message)), close: () => desk.close() }
-  }
-
-  #readForView(
-    _file: { hash: string; size: number },
-    _offset: number,
-    _length: number,
-    done: (answer: ReadAnswer) => void,
-  ): () => void {
-    done({ reason: 'its content is not here yet' })
-    return () => {}
   }
 
   /** A file becomes a real one, whatever its mark. */
@@ -622,15 +616,6 @@ export class Arena {
     return cancel
   }
 
-  /** What is open is not dropped from the cache until it was closed as often. */
-  openBlob(blob: Blob): void {
-    this.#context.cache.open(blob.hash)
-  }
-
-  closeBlob(blob: Blob): void {
-    this.#context.cache.close(blob.hash)
-  }
-
   /** Written down in bulk: a kill costs what came in the last second. */
   #noteCached(): void {
     const { cache, timers, clock } = this.#context
@@ -749,7 +734,7 @@ export class Arena {
       case 'fetch_tree':
         return this.#server.fetchTree(peer, header)
       case 'tree':
-        return (header.id >= READ_IDS_FROM ? this.#reads : this.#fetch).tree(peer, header.id, payload)
+        return (isReadId(header.id) ? this.#reads : this.#fetch).tree(peer, header.id, payload)
       case 'fetch_leaves':
         return this.#server.fetchLeaves(peer, header)
       case 'fetch_nodes':
@@ -762,10 +747,10 @@ export class Arena {
       case 'delta':
         return this.#fetch.answered(peer, header.id, payload)
       case 'fetch_failed':
-        if (header.id >= READ_IDS_FROM) return this.#reads.failed(peer, header.id, header.code)
+        if (isReadId(header.id)) return this.#reads.failed(peer, header.id, header.code)
         return this.#fetch.failed(peer, header.id, { code: 'blob_missing', message: header.reason })
       case 'leaves':
-        if (header.id < READ_IDS_FROM) throw new SyncError('message_invalid', 'leaves that nobody asked for')
+        if (!isReadId(header.id)) throw new SyncError('message_invalid', 'leaves that nobody asked for')
         return this.#reads.leaves(peer, header.id, header.from, header.count, payload)
       default:
         header satisfies never

@@ -92,7 +92,7 @@ export class Cache {
   readonly #atHand = new Map<BlobHash, Cached>()
   readonly #dirty = new Set<Cached>()
   #treeBytes = 0
-  /** How many have each blob open. */
+  /** How many readers each blob has just now. */
   readonly #open = new Map<BlobHash, number>()
   /** Of all leaves that are here. */
   #bytes: number
@@ -100,6 +100,8 @@ export class Cache {
   #shelf = 0
   /** Whether this path still wants this blob wholly cached. */
   wantsPinned: (path: EntryPath, hash: BlobHash) => boolean = () => false
+  /** Whether somebody has it open. */
+  inUse: (hash: BlobHash) => boolean = () => false
 
   constructor(options: CacheOptions) {
     this.#options = options
@@ -379,7 +381,7 @@ export class Cache {
       const row = this.#row(hash)
       if (!row) continue
       const pinned = row.pinnedBy !== null && this.wantsPinned(row.pinnedBy, hash)
-      if (pinned || this.#open.has(hash)) kept.push({ hash, row })
+      if (pinned || this.#open.has(hash) || this.inUse(hash)) kept.push({ hash, row })
       else {
         victims.push({ hash, row })
         bytes += row.bytes

@@ -13,8 +13,15 @@ import { leafCount } from '../hasher/merkle.ts'
 import { type Blob, type Cache, groupOf, leafBytes } from './cache.ts'
 import { type ArenaContext, count, log } from './context.ts'
 
-/** Numbers of requests from here on are of reads; the fetcher's are below. */
-export const READ_IDS_FROM = 2 ** 40
+/** Numbers of requests of reads: the fetcher's are below, those of questions above. */
+const IDS_FROM = 2 ** 40
+const IDS_END = 2 ** 48
+
+/** Whether a request with this number is one of ours. */
+export function isReadId(id: number): boolean {
+  return id >= IDS_FROM && id < IDS_END
+}
+
 /** A peer that owes something and has said nothing for so long: what it was asked for is asked of another, too. */
 const SLOW_MS = 2_000
 /** And for so long: nobody waits for it any more. */
@@ -119,7 +126,7 @@ export class Reads {
   readonly #mute = new Set<PeerId>()
   readonly #streams = new Map<string, Stream>()
   readonly #passing = new Map<string, Uint8Array>()
-  #id = READ_IDS_FROM
+  #id = IDS_FROM
 
   constructor(context: ArenaContext) {
     this.#context = context

@@ -9,7 +9,7 @@ import { MemoryCacheFiles } from '../../actors/arena/cache-files-memory.ts'
 import { type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import type { TornFile } from '../../actors/arena/disk-journal.ts'
 import { Marks } from '../../actors/arena/marks.ts'
-import { READ_IDS_FROM } from '../../actors/arena/reads.ts'
+import { isReadId } from '../../actors/arena/reads.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
 import { RULES, type Rules } from '../../actors/arena/rules.ts'
 import type { Store } from '../../actors/arena/store.ts'
@@ -786,7 +786,7 @@ export class World {
     const peer = connection.ends[side]
     const other = connection.ends[1 - side] as Peer
     // What was asked for without a place to write it to is the arena's own.
-    if (!transfer) return header.type === 'leaves' && header.id < READ_IDS_FROM
+    if (!transfer) return header.type === 'leaves' && !isReadId(header.id)
     const { order } = transfer
     const end = (failure: Failure | null) => {
       connection.downloads[side].delete(order.id)
