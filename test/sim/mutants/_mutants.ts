@@ -268,9 +268,9 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: STORE,
-        search: "        tables.put('entries', key, packEntry(written))\n        remember(entry.path, written)\n",
+        search: "        tables.put('entries', key, packEntry(numbered))\n        remember(entry.path, numbered)\n",
         replace:
-          "        if (entry.known.content.type === 'gone' && !entry.pending && !entry.dormant) {\n          if (before) tables.remove('entries', key)\n          if (announce) tables.remove('feed', numberKey(seq))\n          remember(entry.path, null)\n        } else {\n          tables.put('entries', key, packEntry(written))\n          remember(entry.path, written)\n        }\n",
+          "        if (entry.known.content.type === 'gone' && !entry.pending && !entry.dormant) {\n          if (before) tables.remove('entries', key)\n          if (announce) tables.remove('feed', numberKey(seq))\n          remember(entry.path, null)\n        } else {\n          tables.put('entries', key, packEntry(numbered))\n          remember(entry.path, numbered)\n        }\n",
       },
     ],
     faults: ['cut', 'all'],
