@@ -1,10 +1,12 @@
 /** Files that only another peer holds, in a mount: programs find, read and change them as if they were on the disk. */
-import { execFile } from 'node:child_process'
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import test, { type ExecutionContext } from 'ava'
 import { getAttribute, listAttributes } from '../../actors/view/view-calls.ts'
+import { within } from '../_deadline.ts'
 import { arenaName, type Household } from '../system/_household.ts'
 import type { Peer } from '../system/_peer.ts'
 import { eventually, householdWithMount, mountOn, namesIn } from './_arenas.ts'
@@ -39,6 +41,23 @@ async function world(t: ExecutionContext, fill: (root: string) => void): Promise
   await household.settled()
   await mountOn(laptop, at)
   return { household, server, laptop, there, here, docs: join(at, 'docs') }
+}
+
+const IDENTITY = {
+  GIT_AUTHOR_NAME: 'A',
+  GIT_AUTHOR_EMAIL: 'a@example.org',
+  GIT_COMMITTER_NAME: 'A',
+  GIT_COMMITTER_EMAIL: 'a@example.org',
+  GIT_CONFIG_GLOBAL: '/dev/null',
+}
+
+function content(seed: number, bytes: number): Buffer {
+  const buffer = Buffer.alloc(bytes)
+  for (let index = 0, state = seed + 1; index < bytes; index++) {
+    state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
+    buffer[index] = state >> 16
+  }
+  return buffer
 }
 
 /** Files that the disk below shows, at any depth. */
@@ -189,3 +208,124 @@ onMount('a file that took the place of an unreal one and is deleted at once is d
   await w.household.settled()
   t.deepEqual(namesIn(w.docs), [])
 })
+
+onMount('programs read what is not here: grep, cmp, a part of a big file, git, rsync, gcc', async t => {
+  const big = content(1, 24_000_000)
+  const w = await world(t, root => {
+    for (let index = 0; index < 100; index++)
+      fs.writeFileSync(join(root, `text-${index}`), `line ${index}\nneedle ${index}\n`)
+    fs.writeFileSync(join(root, 'big'), big)
+    fs.writeFileSync(join(root, 'empty'), '')
+    fs.writeFileSync(join(root, 'answer.h'), '#define ANSWER 42\n')
+    fs.writeFileSync(
+      join(root, 'main.c'),
+      '#include <stdio.h>\n#include "answer.h"\nint main() { printf("%d\\n", ANSWER); return 0; }\n',
+    )
+    execFileSync('git', ['init', '-q', '-b', 'main', join(root, 'repository')])
+    fs.writeFileSync(join(root, 'repository/file'), 'committed\n')
+    for (const words of [
+      ['add', '.'],
+      ['commit', '-qm', 'first'],
+    ])
+      execFileSync('git', ['-C', join(root, 'repository'), ...words], { env: { ...process.env, ...IDENTITY } })
+  })
+  const part = Buffer.alloc(100_000)
+  const fd = fs.openSync(join(w.docs, 'big'), 'r')
+  t.is(fs.readSync(fd, part, 0, part.length, 11_111_111), part.length)
+  t.true(part.equals(big.subarray(11_111_111, 11_211_111)))
+  fs.closeSync(fd)
+  t.true((await w.laptop.arena('docs')).cachedBytes < 10_000_000, 'the rest was not fetched')
+  t.is((await run('sh', ['-c', 'grep -rh needle . | sort | wc -l'], { cwd: w.docs })).stdout.trim(), '100')
+  t.is(fs.readFileSync(join(w.docs, 'empty')).length, 0)
+  await run('cmp', [join(w.docs, 'big'), join(w.there, 'big')])
+  await run('gcc', ['-o', 'program', 'main.c'], { cwd: w.docs })
+  t.is((await run(join(w.docs, 'program'))).stdout, '42\n')
+  const git = async (...words: string[]) =>
+    (await run('git', ['-C', join(w.docs, 'repository'), ...words], { env: { ...process.env, ...IDENTITY } })).stdout
+  await git('fsck', '--strict')
+  t.is(await git('status', '--porcelain'), '')
+  fs.appendFileSync(join(w.docs, 'repository/file'), 'more\n')
+  await git('commit', '-qam', 'second')
+  t.is((await git('log', '--oneline')).trim().split('\n').length, 2)
+  await run('rsync', ['-a', `${w.docs}/`, join(w.household.folder, 'copy/')])
+  await run('rsync', ['-a', '--delete', `${w.household.folder}/copy/repository/`, `${w.docs}/second/`])
+  await w.household.settled()
+  // Permissions other than the executable bit, and times of folders, are not synced.
+  const differs = async (from: string, to: string) => (await run('rsync', ['-rlnci', `${from}/`, `${to}/`])).stdout
+  t.is(await differs(join(w.household.folder, 'copy'), w.there), '')
+  t.is(await differs(join(w.docs, 'second'), join(w.there, 'second')), '')
+  t.deepEqual((await w.laptop.call('conflicts', { arena: arenaName('docs') })).conflicts, [])
+})
+
+onMount(
+  'with the peers gone what was not read fails at once, what was read is there, and all of it once they are back',
+  async t => {
+    const w = await world(t, root => {
+      for (const [seed, name] of ['read', 'unread', 'open'].entries())
+        fs.writeFileSync(join(root, name), content(seed, 1_000_000))
+    })
+    const before = fs.readFileSync(join(w.docs, 'read'))
+    const open = fs.openSync(join(w.docs, 'open'), 'r')
+    const first = Buffer.alloc(10)
+    fs.readSync(open, first, 0, 10, 0)
+    await w.server.kill()
+    await w.laptop.until('the server is gone', status => status.peers.every(peer => peer.state !== 'connected'))
+    const startMs = performance.now()
+    t.throws(() => void fs.readFileSync(join(w.docs, 'unread')), { code: 'EHOSTUNREACH' })
+    t.throws(() => fs.appendFileSync(join(w.docs, 'unread'), 'x'), { code: 'EHOSTUNREACH' })
+    const ms = performance.now() - startMs
+    t.true(ms < 1000, `${ms} ms`)
+    t.deepEqual(namesIn(w.docs), ['open', 'read', 'unread'])
+    t.true(fs.readFileSync(join(w.docs, 'read')).equals(before))
+    fs.renameSync(join(w.docs, 'unread'), join(w.docs, 'renamed meanwhile'))
+    await w.server.start()
+    await eventually('it can be read again', () => {
+      try {
+        return fs.readFileSync(join(w.docs, 'renamed meanwhile')).equals(content(1, 1_000_000))
+      } catch {
+        return false
+      }
+    })
+    t.is(fs.readSync(open, first, 0, 10, 999_000), 10)
+    fs.closeSync(open)
+    await w.household.settled()
+    t.deepEqual(namesIn(w.there), ['.realize', 'open', 'read', 'renamed meanwhile'])
+  },
+)
+
+onMount(
+  'who reads while the file is replaced elsewhere gets the former content or the new one, never a mix',
+  async t => {
+    const size = 600_000
+    const w = await world(t, root => fs.writeFileSync(join(root, 'file'), Buffer.alloc(size, 0)))
+    const script = `
+    const fs = require('node:fs')
+    const seen = new Set()
+    const reading = () => {
+      const bytes = fs.readFileSync(${JSON.stringify(join(w.docs, 'file'))})
+      if (bytes.length !== ${size} || bytes.some(byte => byte !== bytes[0])) { console.log('mixed'); process.exit(1) }
+      seen.add(bytes[0])
+    }
+    process.on('message', () => { console.log([...seen].length); process.exit(0) })
+    setInterval(reading, 1)
+    process.send('ready')`
+    const readers = [0, 1].map(() => fork(script))
+    await Promise.all(readers.map(reader => within(30_000, 'a reader runs', once(reader, 'message'))))
+    for (let round = 1; round <= 12; round++) {
+      // As an editor does it: never half a file on the disk.
+      fs.writeFileSync(join(w.household.folder, 'next'), Buffer.alloc(size, round))
+      fs.renameSync(join(w.household.folder, 'next'), join(w.there, 'file'))
+      await eventually('it is seen', () => fs.readFileSync(join(w.docs, 'file'))[0] === round)
+    }
+    for (const reader of readers) {
+      const [output, end] = [once(reader.stdout!, 'data'), once(reader, 'exit')]
+      reader.send('end')
+      t.true(Number(String((await within(30_000, 'a reader ends', output))[0])) > 1)
+      t.deepEqual(await end, [0, null])
+    }
+  },
+)
+
+function fork(script: string): ChildProcess {
+  return spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] })
+}
