@@ -232,7 +232,7 @@ export interface UnrealNames {
 /** What can be asked about a path, for people: the extended attributes `user.realize.*`. */
 export interface PathFacts {
   mark: string
-  /** `real`, `cached`, `unreal`, or what keeps it from being as it is known. */
+  /** `real`, `cached`, `partly cached`, `unreal`, `on its way`, or what keeps it from being as it is known. */
   status: string
   version: string
   /** Names of connected peers that said that they have the content. */

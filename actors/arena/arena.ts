@@ -162,10 +162,7 @@ export class Arena {
       announced: () => this.#announced(),
       changed: paths => this.#apply.changed(paths),
       placing: path => this.#apply.isPlacing(path),
-      read: (file, offset, length, done) =>
-        this.read(file, offset, length, outcome =>
-          done('failure' in outcome ? { reason: outcome.failure.message } : outcome),
-        ),
+      read: (file, offset, length, done) => this.read(file, offset, length, done),
       want: (path, wanted) => this.#want(path, wanted),
       hindrance: entry => this.#hindrance(entry),
       holders: () => [],

@@ -6,6 +6,7 @@
  * is known, where one that is found on the disk is based on what the disk showed (R1). So a deletion through a view is one, and
  * a file that is merely missing on the disk is none.
  */
+import type { ErrorCode, Failure } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { joinPath, parentOf } from '../../protocol/path.ts'
 import type {
@@ -41,6 +42,9 @@ const MISSING_MS = 60
 /** How long a file may wait for the folder that it is moved into to be known: it was just made. */
 const FOLDER_MS = 10_000
 
+/** What a program is told when content cannot be read, by the failure's code; else EIO. */
+const READ_ERRNO: Partial<Record<ErrorCode, string>> = { unreachable: 'EHOSTUNREACH', busy: 'EBUSY' }
+
 /** Why a question fails: an errno name, for the program that waits. */
 class Refusal extends Error {
   override readonly name = 'Refusal'
@@ -51,7 +55,7 @@ class Refusal extends Error {
   }
 }
 
-export type ReadAnswer = { readonly bytes: Uint8Array } | { readonly reason: string }
+export type ReadAnswer = { readonly bytes: Uint8Array } | { readonly failure: Failure }
 
 export interface ViewEvents {
   announced(): void
@@ -332,13 +336,20 @@ export class Views {
     const { known, have } = entry
     const { content } = known
     const problem = this.#context.problems.get(path)?.reason
-    const status = problem ?? (have === known ? 'real' : this.#unreal(entry) === null ? 'on its way' : 'unreal')
+    const status =
+      problem ?? (have === known ? 'real' : this.#unreal(entry) === null ? 'on its way' : this.#unrealStatus(content))
     return {
       mark: this.#context.marks.of(path),
       status,
       version: versionTag(known),
       peers: content.type === 'file' ? this.#events.holders(content.hash) : [],
     }
+  }
+
+  #unrealStatus(content: Content): string {
+    if (content.type !== 'file') return 'unreal'
+    const cached = this.#context.cache.bytesOf(content)
+    return cached >= content.size ? 'cached' : cached > 0 ? 'partly cached' : 'unreal'
   }
 
   // What has changed
@@ -366,7 +377,10 @@ export class Views {
       if (over) return
       over = true
       desk.asked.delete(id)
-      if ('reason' in answer) return desk.say({ type: 'failed', id, code: 'EHOSTUNREACH', message: answer.reason })
+      if ('failure' in answer) {
+        const { code, message } = answer.failure
+        return desk.say({ type: 'failed', id, code: READ_ERRNO[code] ?? 'EIO', message })
+      }
       const { bytes } = answer
       const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : Uint8Array.from(bytes)
       desk.say({ type: 'answer', id, result: own }, [own.buffer as ArrayBuffer])
