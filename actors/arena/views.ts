@@ -399,6 +399,8 @@ export class Views {
     const look = () => {
       const entry = store.entry(path)
       if (!entry || this.#unreal(entry) === null) return null
+      // Its content may have been given up since.
+      if (this.#wanted.has(path) && isUnshown(entry) && !entry.pending) this.#events.want(path, true)
       const reason = this.#events.hindrance(entry)
       if (reason !== null) throw new Refusal('EHOSTUNREACH', `'${path}': ${reason}`)
       return undefined

@@ -156,28 +156,30 @@ export class ArenaFolder {
   openFolder(path: string): Answer<OpenFolder> {
     refuseOwn(path, 'ENOENT')
     const opened = this.#root.openFolder(path)
+    // Of a folder that is too large to be remembered: what there was when it was listed.
+    let large: ReadonlyMap<string, UnrealFile> = new Map()
     const entry = (name: string) => this.#shown(below(path, name), opened.child(name) as SourceEntry | null)
     return {
       ...opened,
       entry: this.#mapped(path, opened.entry),
       look: () => then(opened.look(), found => this.#mapped(path, found)),
-      names: () => then(opened.names(), names => this.#allNames(path, names)),
+      names: () =>
+        then(opened.names(), async names => {
+          const unreal = this.#files.names(path) ?? (await this.#listed(path))
+          if (unreal instanceof Map && this.#files.names(path) === undefined) large = unreal
+          return allNames(path, names, unreal instanceof Map ? unreal.keys() : unreal)
+        }),
       child: name => {
         if (path === '' && isOwn(name)) return null
         const real = entry(name)
         if (real !== null) return real
+        const listed = large.get(name)
+        if (listed !== undefined) return { ...this.#entryOf(below(path, name), listed), validMs: 0 }
         return then(this.#unreal(below(path, name)), file => {
           return file === null ? entry(name) : this.#entryOf(below(path, name), file)
         })
       },
     }
-  }
-
-  async #allNames(folder: string, names: readonly string[]): Promise<readonly string[]> {
-    const real = folder === '' ? names.filter(name => !isOwn(name)) : names
-    const unreal = this.#files.names(folder) ?? (await this.#listed(folder))
-    if (unreal.length === 0) return real
-    return [...new Set([...real, ...unreal])]
   }
 
   readLink(path: string): string {
@@ -599,13 +601,13 @@ export class ArenaFolder {
   }
 
   #unrealNames(folder: string): Answer<readonly string[]> {
-    return this.#files.names(folder) ?? this.#listed(folder)
+    return this.#files.names(folder) ?? this.#listed(folder).then(files => [...files.keys()])
   }
 
-  /** All names of a folder, from the arena: also of one that is too large to be remembered. */
-  async #listed(folder: string): Promise<string[]> {
+  /** All unreal files of a folder, from the arena: also of one that is too large to be remembered. */
+  async #listed(folder: string): Promise<Map<string, UnrealFile>> {
     const remembering = this.#files.begin(folder)
-    const names: string[] = []
+    const files = new Map<string, UnrealFile>()
     let after: string | null = null
     for (;;) {
       const question: Extract<ViewQuestion, { type: 'list' }> = {
@@ -620,8 +622,8 @@ export class ArenaFolder {
           throw error
         },
       )
-      for (const [name] of page.files) names.push(name)
-      if (page.next === null) return names
+      for (const [name, file] of page.files) files.set(name, file)
+      if (page.next === null) return files
       after = page.next
     }
   }
@@ -685,6 +687,12 @@ const TRUNCATING: OpenHow = { read: false, write: true, append: false, truncate:
 /** Acts on what was answered, at once if it was answered at once. */
 export function then<Value, Result>(answer: Answer<Value>, action: (value: Value) => Answer<Result>): Answer<Result> {
   return answer instanceof Promise ? answer.then(action) : action(answer)
+}
+
+/** What a folder shows: what is on the disk, without our own folder at the top, and what is not. */
+function allNames(folder: string, real: readonly string[], unreal: Iterable<string>): readonly string[] {
+  const shown = folder === '' ? real.filter(name => !isOwn(name)) : real
+  return [...new Set([...shown, ...unreal])]
 }
 
 function below(folder: string, name: string): string {

@@ -36,7 +36,14 @@ export function mountFault(): string | null {
     return `${DEVICE} cannot be opened: ${error instanceof Error ? error.message : String(error)}`
   }
   if (isRoot()) return null
+  if (mayNotGainRights())
+    return `${HELPER} cannot get the rights that it needs, as this service was started with NoNewPrivileges: see docs/install.md`
   return spawnSync(HELPER, ['--version']).status === 0 ? null : `${HELPER} (package fuse3) is not installed`
+}
+
+/** Whether programs that it starts run with no more rights than it has, as a systemd unit can ask for. */
+function mayNotGainRights(): boolean {
+  return /^NoNewPrivs:\s*1$/m.test(readFileSync('/proc/self/status', 'utf8'))
 }
 
 function isRoot(): boolean {
