@@ -245,7 +245,7 @@ export type ViewQuestion =
   | { type: 'list'; folder: EntryPath | ''; after: string | null }
   /** Answered with UnrealFile or null. */
   | { type: 'look'; path: EntryPath }
-  /** Whether there is an unreal file anywhere below. Answered with a boolean. */
+  /** Whether there are unreal files anywhere below, and whether they can be moved together now. */
   | { type: 'below'; folder: EntryPath }
   /** Part of a content that was known at this path, wherever it is now. Answered with a Uint8Array; EHOSTUNREACH: no peer has it now. */
   | { type: 'read'; path: EntryPath; hash: BlobHash; size: number; offset: number; length: number }
@@ -259,6 +259,8 @@ export type ViewQuestion =
   /** A user's changes of an unreal file. ESTALE: it is another one by now, or none. EXDEV (rename): not without its content. */
   | { type: 'remove'; path: EntryPath; hash: BlobHash }
   | { type: 'rename'; path: EntryPath; hash: BlobHash; to: EntryPath }
+  /** A folder was renamed on the disk: the unreal files below it follow. Answered when those have that can. */
+  | { type: 'rename_below'; folder: EntryPath; to: EntryPath }
   | { type: 'retouch'; path: EntryPath; hash: BlobHash; mtimeNs: bigint | null; exec: boolean | null }
   /** Answered with PathFacts; ENODATA: nothing is known of it. */
   | { type: 'facts'; path: EntryPath }
@@ -266,12 +268,13 @@ export type ViewQuestion =
 export interface ViewAnswers {
   list: UnrealNames
   look: UnrealFile | null
-  below: boolean
+  below: 'none' | 'movable' | 'fixed'
   read: Uint8Array
   make_real: null
   seen: null
   remove: null
   rename: null
+  rename_below: null
   retouch: null
   facts: PathFacts
 }

@@ -160,7 +160,11 @@ export class Arena {
     this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch, path => this.#marksChanged(path))
     this.#views = new Views(context, this.#local, {
       announced: () => this.#announced(),
-      changed: paths => this.#apply.changed(paths),
+      working: () => this.#working,
+      changed: paths => {
+        this.#apply.changed(paths)
+        this.#apply.wakeDormant(paths)
+      },
       placing: path => this.#apply.isPlacing(path),
       read: (file, offset, length, done) => this.read(file, offset, length, done),
       want: (path, wanted) => this.#want(path, wanted),

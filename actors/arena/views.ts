@@ -8,13 +8,14 @@
  */
 import type { ErrorCode, Failure } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
-import { joinPath, parentOf } from '../../protocol/path.ts'
+import { joinPath, parentOf, pathFault } from '../../protocol/path.ts'
 import type {
   FromView,
   PathFacts,
   ToView,
   UnrealFile,
   UnrealNames,
+  ViewAnswers,
   ViewChange,
   ViewQuestion,
 } from '../../protocol/ports.ts'
@@ -41,6 +42,11 @@ const SEEN_MAX = 10_000
 const MISSING_MS = 60
 /** How long a file may wait for the folder that it is moved into to be known: it was just made. */
 const FOLDER_MS = 10_000
+/** Between two looks for it. */
+const FOLLOW_MS = 20
+/** Unreal files that follow a folder that is renamed, and those of one transaction. */
+const MOVED_MAX = 32_768
+const MOVED_BATCH = 1000
 
 /** What a program is told when content cannot be read, by the failure's code; else EIO. */
 const READ_ERRNO: Partial<Record<ErrorCode, string>> = { unreachable: 'EHOSTUNREACH', busy: 'EBUSY' }
@@ -59,6 +65,8 @@ export type ReadAnswer = { readonly bytes: Uint8Array } | { readonly failure: Fa
 
 export interface ViewEvents {
   announced(): void
+  /** Whether the disk is looked at and changed: the arena is neither paused nor stopped. */
+  working(): boolean
   /** These became pending, or are not any more. */
   changed(paths: readonly EntryPath[]): void
   /** Whether a step of ours at this path is under way, which must come to its end first. */
@@ -238,7 +246,7 @@ export class Views {
       case 'look':
         return this.#unrealAt(question.path)
       case 'below':
-        return this.#anyBelow(question.folder)
+        return this.#below(question.folder)
       case 'read':
         return this.#read(desk, id, question)
       case 'make_real':
@@ -251,6 +259,8 @@ export class Views {
         return this.#whenPlaced(desk, id, [question.path, question.to], sinceMs =>
           this.#rename(question.path, question.hash, question.to, sinceMs),
         )
+      case 'rename_below':
+        return this.#whenPlaced(desk, id, [], sinceMs => this.#renameBelow(question.folder, question.to, sinceMs))
       case 'retouch':
         return this.#whenPlaced(desk, id, [question.path], () => this.#retouch(question))
       case 'facts':
@@ -320,12 +330,15 @@ export class Views {
     }
   }
 
-  #anyBelow(folder: EntryPath): boolean {
-    if (this.#none) return false
+  #below(folder: EntryPath): ViewAnswers['below'] {
+    if (this.#none) return 'none'
+    let files = 0
     for (let after: EntryPath | null = null; ; ) {
       const page: Entry[] = this.#context.store.page(after, 1000, folder)
-      if (page.some(entry => this.#unreal(entry) !== null)) return true
-      if (page.length < 1000) return false
+      for (const entry of page) if (this.#unreal(entry) !== null) files++
+      // While nothing is looked at the new folder does not become known.
+      if (files > MOVED_MAX || (files > 0 && !this.#events.working())) return 'fixed'
+      if (page.length < 1000) return files > 0 ? 'movable' : 'none'
       after = (page.at(-1) as Entry).path
     }
   }
@@ -498,14 +511,63 @@ export class Views {
       disk.stat(to) !== null
     if (needsContent) throw new Refusal('EXDEV', `'${to}' needs the file itself`)
     if (!this.#folderKnown(parentOf(to), sinceMs)) return undefined
-    this.#transact([path, to], writer => {
-      const { content } = entry.known
-      const named = this.#put(writer, there, to, content, replaced?.known ?? there?.have ?? null)
-      this.#takeOut(writer, entry, entry.known)
-      const more = { other: path, size: content.size }
-      return [writer.addHistory(historyOf(this.#context, 'renamed', to, named, more))]
-    })
+    this.#transact([path, to], writer => [this.#renamed(writer, entry, there, to)])
     return null
+  }
+
+  /** One batch of what is to follow a folder that was renamed; undefined: there is more. What cannot stays where it is. */
+  #renameBelow(folder: EntryPath, to: EntryPath, sinceMs: number): null | undefined {
+    const { store, timers, clock } = this.#context
+    const moves: [Entry & { known: { content: FileContent } }, EntryPath][] = []
+    let more = false
+    for (let after: EntryPath | null = null; !more || after === null; ) {
+      const page: Entry[] = store.page(after, MOVED_BATCH, folder)
+      for (const entry of page) {
+        if (this.#unreal(entry) === null) continue
+        const path = `${to}${entry.path.slice(folder.length)}` as EntryPath
+        const may = this.#mayFollow(entry.path, path, sinceMs)
+        if (may === 'later' || (may && moves.length >= MOVED_BATCH)) more = true
+        else if (may) moves.push([entry as (typeof moves)[number][0], path])
+      }
+      if (page.length < MOVED_BATCH) break
+      after = (page.at(-1) as Entry).path
+    }
+    if (moves.length > 0)
+      this.#transact(
+        moves.flat().map(one => (typeof one === 'string' ? one : one.path)),
+        writer => moves.map(([entry, path]) => this.#renamed(writer, entry, store.entry(path), path)),
+      )
+    if (!more) return null
+    timers.set('view folders', clock.nowMs() + FOLLOW_MS, () => {})
+    return undefined
+  }
+
+  #mayFollow(from: EntryPath, to: EntryPath, sinceMs: number): boolean | 'later' {
+    const { store, disk } = this.#context
+    if (pathFault(to) !== undefined || isIgnoreFile(from) || this.#local.rules.ignores(to, false)) return false
+    if (living(store.entry(to)?.known) || disk.stat(to) !== null) return false
+    if (this.#events.placing(from) || this.#events.placing(to)) return 'later'
+    try {
+      return this.#folderKnown(parentOf(to), sinceMs) ? true : 'later'
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error
+      return false
+    }
+  }
+
+  /** The new name goes out before the end of the old one: others then move what they have. */
+  #renamed(
+    writer: Writer,
+    entry: Entry & { known: { content: FileContent } },
+    there: Entry | undefined,
+    to: EntryPath,
+  ): HistoryEvent {
+    const { content } = entry.known
+    const base = there && this.#unreal(there) !== null ? there.known : (there?.have ?? null)
+    const named = this.#put(writer, there, to, content, base)
+    this.#takeOut(writer, entry, entry.known)
+    const more = { other: entry.path, size: content.size }
+    return writer.addHistory(historyOf(this.#context, 'renamed', to, named, more))
   }
 
   /** Whether a folder is known to be one; false: it was just made, and is being looked at. Throws ENOENT if there is none. */

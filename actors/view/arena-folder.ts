@@ -367,7 +367,14 @@ export class ArenaFolder {
       if (unrealSource !== null) await this.#makeReal(from)
       if (unrealTarget !== null) await this.#makeReal(to)
     }
-    if (source !== null && isFolder(source)) await this.#mayMove(from, to, target, unrealTarget)
+    const moving = [
+      [from, to, source],
+      [to, from, how === 'exchange' ? target : null],
+    ] as const
+    let follow = false
+    for (const [path, other, entry] of moving)
+      if (entry !== null && isFolder(entry) && (await this.#mayMove(path, other, how))) follow = true
+    if (source !== null && isFolder(source) && unrealTarget !== null) throw new ViewError('ENOTDIR', `'${to}'`)
     if (source !== null || how === 'exchange') {
       const rename = () => {
         this.#root.rename(from, to, how)
@@ -377,6 +384,7 @@ export class ArenaFolder {
       else await this.#replacing(to, unrealTarget, rename)
       this.#identities.forget(to)
       this.#tellNow([from as EntryPath, to as EntryPath])
+      if (follow) await this.#moveBelow(from, to)
       return true
     }
     return this.#renamedUnreal(from, unrealSource as UnrealFile, to, target)
@@ -398,12 +406,25 @@ export class ArenaFolder {
     }
   }
 
-  /** Unreal files are known by their paths: a folder that has some is moved one by one (EXDEV), as between two disks. */
-  async #mayMove(from: string, to: string, target: SourceEntry | null, unrealTarget: UnrealFile | null): Promise<void> {
-    if (unrealTarget !== null) throw new ViewError('ENOTDIR', `'${to}'`)
-    if (target !== null && (await this.#unrealNames(to)).length > 0) throw new ViewError('ENOTEMPTY', `'${to}'`)
-    if (await this.#ask({ type: 'below', folder: from as EntryPath }))
-      throw new ViewError('EXDEV', `'${from}' has files that are not here: they are moved one by one`)
+  /**
+   * Whether a folder has unreal files, which must follow it. Throws EXDEV, as between two disks, where they cannot: programs move
+   * them one by one then.
+   */
+  async #mayMove(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Promise<boolean> {
+    if (how === 'replace' && this.#real(to) !== null && (await this.#unrealNames(to)).length > 0)
+      throw new ViewError('ENOTEMPTY', `'${to}'`)
+    const below = await this.#ask({ type: 'below', folder: from as EntryPath })
+    if (below === 'fixed' || (below === 'movable' && how === 'exchange'))
+      throw new ViewError('EXDEV', `'${from}' has files that are not here`)
+    return below === 'movable'
+  }
+
+  /** What a folder has that is not on the disk comes after it, before whoever renamed it goes on. */
+  async #moveBelow(from: string, to: string): Promise<void> {
+    this.#identities.movedBelow(from, to)
+    this.#files.dropBelow(from)
+    this.#files.dropBelow(to)
+    await this.#ask({ type: 'rename_below', folder: from as EntryPath, to: to as EntryPath })
   }
 
   change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry> {

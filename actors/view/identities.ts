@@ -95,6 +95,13 @@ export class Identities {
     if (moving !== undefined) remember(this.#unreal, to, moving, this.#max)
   }
 
+  /** The same for all unreal files below a folder. */
+  movedBelow(from: string, to: string): void {
+    for (const path of [...this.#unreal.keys()]) {
+      if (path.startsWith(`${from}/`)) this.moved(path, `${to}${path.slice(from.length)}`)
+    }
+  }
+
   /** The unreal file at a path is gone. */
   forget(path: string): void {
     this.#unreal.delete(path)

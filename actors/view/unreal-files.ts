@@ -81,6 +81,15 @@ export class UnrealFiles {
     this.#folders.delete(folder)
   }
 
+  /** A folder, and all that is below it. */
+  dropBelow(folder: string): void {
+    for (const known of [...this.#folders.keys(), ...this.#large]) {
+      if (known !== folder && !known.startsWith(`${folder}/`)) continue
+      this.drop(known)
+      this.#large.delete(known)
+    }
+  }
+
   clear(): void {
     this.#folders.clear()
     this.#large.clear()

@@ -90,8 +90,8 @@ test('a folder is listed in pages, without what is on the disk, below, ignored, 
     (view.ask({ type: 'list', folder: '', after: null }) as UnrealNames).files.map(([name]) => name),
     ['other'],
   )
-  t.true(view.ask({ type: 'below', folder: at('folder') }))
-  t.false(view.ask({ type: 'below', folder: at('none') }))
+  t.is(view.ask({ type: 'below', folder: at('folder') }), 'movable')
+  t.is(view.ask({ type: 'below', folder: at('none') }), 'none')
   t.is(view.look('folder/7'), null)
   t.is(view.look('folder'), null)
   t.is(view.look('folder/5')?.size, 1)
@@ -155,6 +155,33 @@ test('a new name through a view moves what others have, and what it replaces is 
   t.is(a.disk.stat(at('made/one'))?.mtimeNs, 5n)
   t.true(a.disk.stat(at('made/one'))?.exec)
   t.deepEqual(a.conflicts(), [])
+})
+
+test('what is not on the disk follows a folder that was renamed there, into every folder below it', t => {
+  const files: Record<string, string> = { beside: 'x' }
+  for (let index = 0; index < 2300; index++) files[`old/${index % 7}/${index}`] = String(index)
+  const { world, a, b, view } = partial(files)
+  b.write('old/own', 'real')
+  settle(world)
+  b.rename('old', 'new')
+  const moved = view.asking({ type: 'rename_below', folder: at('old'), to: at('new') })
+  settle(world)
+  t.deepEqual(moved(), { is: null })
+  const expected: Record<string, string> = { beside: 'x', 'new': '/', 'new/own': 'real' }
+  for (let index = 0; index < 7; index++) expected[`new/${index}`] = '/'
+  t.deepEqual(
+    Object.keys(b.tree()).sort(),
+    Object.keys(expected)
+      .filter(path => path !== 'beside')
+      .sort(),
+  )
+  for (let index = 0; index < 2300; index++) expected[`new/${index % 7}/${index}`] = String(index)
+  t.deepEqual(a.tree(), expected)
+  t.is(view.look('new/3/3')?.size, 1)
+  t.is(view.look('old/3/3'), null)
+  t.deepEqual(a.conflicts(), [])
+  b.configure({ paused: true })
+  t.is(view.ask({ type: 'below', folder: at('new') }), 'fixed')
 })
 
 /** B's user saves over an unreal file, as a view does it. */
