@@ -155,6 +155,7 @@ const commands: { [Name in SupervisorMethodName]: Command<Name> } = {
 
   join(supervisor, { code, path }) {
     if (path !== undefined && !isAbsolute(path)) throw new SyncError('usage', `'${path}' is not an absolute path`)
+    if (path !== undefined) supervisor.mounts.checkRoots([path])
     return joinByCode(supervisor, code, path)
   },
 

@@ -162,7 +162,7 @@ export class Mounts {
   }
 
   #canonical(path: string): string {
-    return canonical(path, known => this.#mounts.has(known))
+    return canonical(path, place => [...this.#mounts.keys()].some(mountpoint => inside(place, mountpoint)))
   }
 
   #checkApart(mountpoint: string): void {
@@ -297,8 +297,8 @@ function makeFolder(path: string): void {
 }
 
 /**
- * An absolute path without symlinks, as far as it exists. What `mounted` knows is not looked into: a mount may be stale, or busy
- * with dying.
+ * An absolute path without symlinks, as far as it exists. What is in a mount is not looked at: it may be stale, and a look from this
+ * thread would keep an arena waiting that is only being started here.
  */
 function canonical(path: string, mounted: (path: string) => boolean): string {
   const full = resolve(path)
@@ -313,8 +313,10 @@ function canonical(path: string, mounted: (path: string) => boolean): string {
   }
 }
 
+function inside(path: string, folder: string): boolean {
+  return path === folder || path.startsWith(folder === '/' ? '/' : `${folder}/`)
+}
+
 function overlap(one: string, other: string): boolean {
-  const inside = (path: string, folder: string) =>
-    path === folder || path.startsWith(folder === '/' ? '/' : `${folder}/`)
   return inside(one, other) || inside(other, one)
 }

@@ -261,8 +261,9 @@ export class Arena {
   /** Why a file that is on its way does not come; null: it may. */
   #hindrance({ path, known }: Entry): string | null {
     const { store, problems } = this.#context
+    if (!this.#working) return this.#guard ?? 'the arena is paused'
     const problem = problems.get(path)
-    if (problem) return problem.reason
+    if (problem && !problem.note) return problem.reason
     if (this.#peers.size > 0 || known.content.type !== 'file') return null
     const { hash } = known.content
     return store.withHash(hash, 1).length > 0 || store.keptWithHash(hash) ? null : 'no peer is connected'

@@ -252,7 +252,7 @@ export class Views {
       case 'make_real':
         return this.#makeReal(desk, id, question.path)
       case 'seen':
-        return this.#noteSeen(desk, question.path, question.hash)
+        return this.#whenPlaced(desk, id, [question.path], () => this.#noteSeen(desk, question.path, question.hash))
       case 'remove':
         return this.#whenPlaced(desk, id, [question.path], () => this.#remove(question.path, question.hash))
       case 'rename':

@@ -4,7 +4,7 @@
  */
 import type { MessagePort } from 'node:worker_threads'
 import type { ArenaName } from '../../protocol/ids.ts'
-import { ArenaFolder, then } from './arena-folder.ts'
+import { ArenaFolder } from './arena-folder.ts'
 import type { Attributes, Space } from './fuse-reply.ts'
 import {
   type Answer,
@@ -92,7 +92,11 @@ export class ArenasSource implements ViewSource {
         const arena = this.#arenas.get(name)
         if (arena === undefined) return null
         // Listing the top waits for no arena.
-        if (arena.ready) return then(arena.lookup(''), entry => entry)
+        try {
+          if (arena.ready) return arena.lookup('')
+        } catch {
+          // Its root is just going: the arena will say so.
+        }
         return { id: `arena:${name}`, attributes: attributesOf(STILL_INO, 0, this.#changedNs), version: null }
       },
       sync: () => {},
