@@ -274,6 +274,13 @@ Exit codes: 0 done, 1 error, 2 wrong usage, 3 not in consensus or timed out, 10 
   )
   add(
     program,
+    'evict <arena[:path]>',
+    'give up the content of what is marked unreal, now, as far as another peer is known to hold it',
+    (context, command) => files.evict(context, word(command, 0)),
+    ['realize evict documents:films', 'realize evict documents'],
+  )
+  add(
+    program,
     'cat <arena:path>',
     'write the content of a file to stdout',
     (context, command) => {

@@ -1,5 +1,12 @@
 /** What commands show to people, as lines. Pure. */
-import type { ListedArena, MountStatus, PeerStatus, StatusResult, VerifyResult } from '../protocol/control.ts'
+import type {
+  EvictResult,
+  ListedArena,
+  MountStatus,
+  PeerStatus,
+  StatusResult,
+  VerifyResult,
+} from '../protocol/control.ts'
 import type {
   ArenaStatus,
   FetchOutcome,
@@ -153,6 +160,10 @@ export function entryLines(entries: readonly ListedEntry[], folder: string | und
       file ? timeText(entry.mtimeMs, view.nowMs) : '',
       entry.mark,
       { text: file ? hereText(entry) : '', right: true },
+      {
+        text: (entry.holders ?? []).map(({ name, held }) => (held === 'real' ? name : `(${name})`)).join(', '),
+        colour: 'dim',
+      },
       name + (entry.type === 'dir' ? '/' : entry.target === undefined ? '' : ` -> ${entry.target}`),
       { text: entry.problem ?? '', colour: 'yellow' },
     ]
@@ -164,6 +175,14 @@ export function entryLines(entries: readonly ListedEntry[], folder: string | und
 function hereText(entry: ListedEntry): string {
   if (entry.here >= entry.size) return 'here'
   return entry.here === 0 ? 'not here' : `${Math.floor((entry.here / entry.size) * 100)}% here`
+}
+
+export function evictLines({ files, bytes, cachedBytes, kept, reasons }: EvictResult, view: View): string[] {
+  const cached = cachedBytes > 0 ? `, and ${sizeText(cachedBytes)} from the cache` : ''
+  const lines = [`gave up ${count(files, 'file')}, ${sizeText(bytes)}${cached}`]
+  if (kept > 0) lines.push(view.paint('yellow', `${count(kept, 'file')} stayed`))
+  const shown = reasons.map(({ path, reason }) => safe`${path}: ${reason}`)
+  return [...lines, ...shortened(shown, kept)]
 }
 
 export function conflictLines(conflicts: readonly (ListedConflict & { arena: string })[], view: View): string[] {

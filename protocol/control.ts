@@ -142,6 +142,17 @@ export interface VerifyResult {
   peers: { id: PeerId; root: string; equal: boolean }[]
 }
 
+export interface EvictResult {
+  /** Files whose content was given up, and their bytes. */
+  files: number
+  bytes: number
+  /** Of what was only cached, and is not any more. */
+  cachedBytes: number
+  /** Files that stay real, the first hundred of them with their reasons. */
+  kept: number
+  reasons: Problem[]
+}
+
 /** One line of the log, as data. */
 export interface ServiceEvent {
   /** Milliseconds since 1970. */
@@ -290,7 +301,17 @@ export const controlMethods = {
   }),
   accept_guard: arenaMethod<Nothing>()({}),
   /** What is in a folder (absent: the root), or the file itself. */
-  ls: arenaMethod<{ entries: ListedEntry[] }>()({ path: Type.Optional(Path) }),
+  ls: arenaMethod<{ entries: ListedEntry[] }>()({
+    path: Type.Optional(Path),
+    /** Also asks the connected peers who has the content; of 1,024 files at most. */
+    holders: Type.Optional(Type.Boolean()),
+  }),
+  /**
+   * Gives up what is real below a path (absent: everywhere) and marked `unreal`, as far as another peer is known to hold it; at most 10,000 files. What
+   * is cached of it goes as well.
+   * Answered when it is known what became of each.
+   */
+  evict: arenaMethod<EvictResult>()({ path: Type.Optional(Path) }),
   conflicts: arenaMethod<{ conflicts: ListedConflict[] }>()({}),
   resolve: arenaMethod<Nothing>()({
     path: Path,

@@ -67,6 +67,13 @@ export const SIGNATURE_BLOCKS_MAX = 4096
 /** Requests of one peer that may be open at once. More is a breach of the protocol. */
 export const REQUESTS_MAX = 64
 
+/** Blobs asked about in one `holds`. */
+export const HOLDS_MAX = 1024
+/** Files of one `lease`. */
+export const LEASE_FILES_MAX = 128
+/** For so long a peer that has granted a lease keeps the file; who was granted it relies on half of that, milliseconds. */
+export const LEASE_MS = 20_000
+
 /** Arenas that one connection can carry. */
 export const ARENAS_MAX = 1000
 /** Nanoseconds since 1970 that an mtime may have: years 1900 to 2261, so that hostile values cannot reach a disk. */

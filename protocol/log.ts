@@ -38,6 +38,7 @@ export const EVENTS = {
   entry_conflict: 'warn',
   entry_problem: 'warn',
   content_lost: 'error',
+  content_given_up: 'debug',
   blob_fetched: 'debug',
   blob_invalid: 'warn',
   batch_applied: 'debug',

@@ -82,6 +82,8 @@ export type HistoryAction =
   | 'conflicted'
   | 'restored'
   | 'resolved'
+  /** Its content was given up here; the file lives on. */
+  | 'unrealized'
 
 /** One line of the human-readable log of what happened here. */
 export interface HistoryEvent {
@@ -113,6 +115,8 @@ export interface ListedEntry {
   /** Bytes of it that are on this disk. */
   here: number
   target?: string
+  /** Connected peers that have a file's content, if that was asked: as an ordinary file, or wholly cached. */
+  holders?: { name: string; held: 'real' | 'cached' }[]
   /** Why it is not as known, if so. */
   problem?: string
 }

@@ -20,6 +20,8 @@ import {
   GENERATION_MAX,
   GROUP_LEAVES,
   HEADER_BYTES_MAX,
+  HOLDS_MAX,
+  LEASE_FILES_MAX,
   LEAVES_PER_MESSAGE,
   LINK_TARGET_BYTES_MAX,
   NODES_MAX,
@@ -30,9 +32,9 @@ import { type MessageOf, mailbox, message } from './message.ts'
 
 /**
  * Raised when there is something to say that an old peer could not read. 2: `fetch_nodes`, `fetch_anchors`, `fetch_delta` and
- * their answers.
+ * their answers. 3: `holds`, `lease` and their answers, `lease_end`.
  */
-export const WIRE_VERSION = 2
+export const WIRE_VERSION = 3
 
 const Count = Type.Integer({ minimum: 0, maximum: COUNT_MAX })
 const Seq = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
@@ -267,6 +269,40 @@ export const FetchDelta = message('fetch_delta', {
 })
 /** Payload: copies of blocks and bytes between (docs/delta.md). */
 export const Delta = message('delta', { arena: ArenaName, id: RequestId })
+/** Version 3. How does the receiver have these blobs? Answered with `held`. */
+export const Holds = message('holds', {
+  arena: ArenaName,
+  id: RequestId,
+  hashes: Type.Array(BlobHash, { minItems: 1, maxItems: HOLDS_MAX }),
+})
+/** In the order asked. `real`: as an ordinary file. `cached`: all of it, but it may go at any moment. */
+export const Held = message('held', {
+  arena: ArenaName,
+  id: RequestId,
+  held: Type.Array(Type.Union([Type.Literal('real'), Type.Literal('cached'), Type.Literal('none')]), {
+    maxItems: HOLDS_MAX,
+  }),
+})
+const LeaseFiles = Type.Array(Type.Object({ path: EntryPath, hash: BlobHash }), {
+  minItems: 1,
+  maxItems: LEASE_FILES_MAX,
+})
+/**
+ * Version 3. The sender wants to give up the content of these files, and grants nothing for them itself from here on. Answered with
+ * `leased` (docs/reconciliation.md).
+ */
+export const Lease = message('lease', { arena: ArenaName, id: RequestId, files: LeaseFiles })
+/** In the order asked. `granted`: the sender keeps the file for LEASE_MS, or until `lease_end`. */
+export const Leased = message('leased', {
+  arena: ArenaName,
+  id: RequestId,
+  answers: Type.Array(
+    Type.Union([Type.Literal('granted'), Type.Literal('missing'), Type.Literal('leaving'), Type.Literal('later')]),
+    { maxItems: LEASE_FILES_MAX },
+  ),
+})
+/** Version 3. What was granted for these files is not relied on any more. */
+export const LeaseEnd = message('lease_end', { arena: ArenaName, files: LeaseFiles })
 /** Ends any of these requests but `fetch_blobs`: `blob_missing`, `blob_changed`, `not_allowed`, `busy`. */
 export const FetchFailed = message('fetch_failed', { arena: ArenaName, id: RequestId, code: Code, reason: Reason })
 
@@ -296,6 +332,11 @@ export const wire = mailbox(
   Anchors,
   FetchDelta,
   Delta,
+  Holds,
+  Held,
+  Lease,
+  Leased,
+  LeaseEnd,
   FetchFailed,
 )
 export type WireMessage = MessageOf<typeof wire>

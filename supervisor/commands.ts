@@ -31,7 +31,15 @@ type SupervisorMethodName = {
 /** An arena that is busy with something large answers late; one that says nothing for this long is given up on. */
 const ARENA_ANSWER_MS = 120_000
 /** These take as long as there is content or there are files. */
-const UNLIMITED: ReadonlySet<ControlMethodName> = new Set(['rescan', 'settle', 'verify', 'restore', 'resolve', 'fetch'])
+const UNLIMITED: ReadonlySet<ControlMethodName> = new Set([
+  'rescan',
+  'settle',
+  'verify',
+  'restore',
+  'resolve',
+  'fetch',
+  'evict',
+])
 /** One round of asking an arena to settle: a client that has gone is noticed between two. */
 const SETTLE_ROUND_MS = 60_000
 /** How long arenas that each have settled may take to be in consensus at the same time, before all are asked again. */

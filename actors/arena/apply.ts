@@ -16,10 +16,19 @@ import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
 import { concerns, FolderMoves, movesFolder } from './folder-move.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
-import { needsCopy, workFor } from './plan.ts'
+import { givesUp, needsCopy, workFor } from './plan.ts'
 import { standIn } from './power-loss.ts'
 import { type Entry, type Intent, type Kept, NO_STAMP, type Stamp, type Writer } from './store.ts'
-import { changeVersion, type FileContent, includes, living, mtimeOf, sameContent, type Version } from './version.ts'
+import {
+  changeVersion,
+  type FileContent,
+  includes,
+  living,
+  mtimeOf,
+  sameContent,
+  sameVersion,
+  type Version,
+} from './version.ts'
 import type { VersionStore } from './versions.ts'
 import { stampOf } from './walk.ts'
 
@@ -49,8 +58,8 @@ const DISPLACED_ELSEWHERE_MS = 30_000
 const LOST_MS = 10_000
 /** Stands for whatever is in a folder. */
 const ANY_NAME = '-'
-/** Paths whose file may become another one, looked at for one that is not wanted real. */
-const RESCUE_SOURCES = 8
+/** Other names of one content that are seen to when it leaves a path. */
+const RESCUED_MAX = 8
 /** Pending entries looked at in one step. */
 const PLAN_STEP = 512
 const PLAN_PAGE = 256
@@ -65,6 +74,8 @@ interface Task {
   /** The path whose file becomes this one. */
   from: EntryPath | null
   bytes: number
+  /** It is not wanted real, and comes so that it is not lost. */
+  rescued: boolean
 }
 
 export interface ApplyEvents {
@@ -72,6 +83,8 @@ export interface ApplyEvents {
   border(work: () => void): void
   announced(): void
   changed(): void
+  /** The disk shows these now. */
+  shown(paths: readonly EntryPath[]): void
   /** Rules may have come with what was applied, or gone with it. */
   rulesApplied(path: EntryPath): void
 }
@@ -114,6 +127,8 @@ export class Applier {
   #retries = 0
   #active = true
   #caughtUp: () => boolean = () => true
+  /** Whether the content at a path is on its way out: others see to that step (give-up.ts). */
+  givingUp: (path: EntryPath) => boolean = () => false
   #moreToCome: () => boolean = () => false
   #everybodyHeard: () => boolean = () => false
   /** Versions made here whose content no peer has, and since when that is known. */
@@ -290,7 +305,7 @@ export class Applier {
     const { store, settings, marks } = this.#context
     for (const task of [...this.#fetching.values(), ...this.#ready.values()]) {
       const entry = store.entry(task.path)
-      if (!entry || task.from !== null) continue
+      if (!entry || task.rescued) continue
       if (workFor(entry, settings.conflicts, marks.wantsReal(task.path)).do === 'unreal') this.#cancel(task)
     }
     this.again()
@@ -350,6 +365,10 @@ export class Applier {
   }
 
   /** Empties a slot, now or when the disk can. */
+  unstage(slot: string): void {
+    this.#unstage(slot)
+  }
+
   #unstage(slot: string): void {
     const { disk } = this.#context
     try {
@@ -376,6 +395,7 @@ export class Applier {
 
   /** Whether a step at this path is written down and waits for the disk: what stands there is not a user's change. */
   isUnsettled(path: EntryPath): boolean {
+    if (this.givingUp(path)) return true
     return this.#unsettled && this.#context.store.intents().some(left => concerns(left, path))
   }
 
@@ -393,11 +413,11 @@ export class Applier {
       store.transact(writer => writer.putEntry({ ...entry, pending: false }, !entry.announced))
       return this.#events.announced()
     }
-    if (this.#local.unsettled(path)) return
+    if (this.#local.unsettled(path) || this.#rescueFirst(entry)) return
     const work = this.#belowOwn(path)
       ? ({ do: 'leave' } as const)
       : workFor(entry, settings.conflicts, marks.wantsReal(path))
-    const task: Task = { path, known, slot: null, ino: 0n, from: null, bytes: 0 }
+    const task: Task = { path, known, slot: null, ino: 0n, from: null, bytes: 0, rescued: work.do === 'unreal' }
     switch (work.do) {
       case 'leave':
         store.transact(writer => writer.putEntry({ ...entry, pending: false }, !entry.announced))
@@ -456,22 +476,33 @@ export class Applier {
   }
 
   /**
-   * Content that is about to leave its place here with its other name, or has, may be the last of it: nobody who only knows of the
-   * new name holds any. So it comes here, and is given up as any other: once a peer has said that it holds it.
+   * Content that is about to leave its place here, or has, may be the last of it, for nobody who only knows of another name holds any. So it
+   * comes to the other name, and is given up there as any other: once a peer has said that it shows it.
    */
   #rescue(entry: Entry, task: Task, content: FileContent): boolean {
     const { store } = this.#context
     if (content.size === 0) return false
-    const sources = store.withHash(content.hash, RESCUE_SOURCES).filter(path => path !== entry.path)
-    for (const path of sources) {
-      const source = store.entry(path)
-      if (!source || this.#moving.has(path) || !this.#movable(source, entry)) continue
-      if (this.#local.unsettled(path) || this.#shared(path)) continue
-      this.#moving.add(path)
-      this.#makeReady({ ...task, from: path })
-      return true
-    }
-    return false
+    const shown = store.withHash(content.hash, RESCUED_MAX)
+    const here = shown.length > 0 ? shown.every(path => isLeft(store.entry(path))) : store.keptWithHash(content.hash)
+    if (!here) return false
+    this.#bring(entry, task, content)
+    return true
+  }
+
+  /** What is about to leave this path comes first to where it is only known. */
+  #rescueFirst(entry: Entry): boolean {
+    const { store, marks } = this.#context
+    const shown = entry.have?.content
+    if (marks.allReal || shown?.type !== 'file' || shown.size === 0 || !isLeft(entry)) return false
+    if (!store.withHash(shown.hash, RESCUED_MAX).every(path => isLeft(store.entry(path)))) return false
+    const names = store.unrealWithHash(shown.hash, RESCUED_MAX).flatMap(path => store.entry(path) ?? [])
+    const wanted = names.filter(name => !this.#local.rules.ignoresEntry(name))
+    if (wanted.length === 0) return false
+    store.transact(writer => {
+      for (const name of wanted) writer.putEntry({ ...name, pending: true, announced: true }, false)
+    })
+    this.again()
+    return true
   }
 
   /** Whether this peer goes on showing its own file or link where others have a folder (policy `local`). */
@@ -873,7 +904,7 @@ export class Applier {
   #displace(entry: Entry): boolean {
     const { disk, store, settings, clock } = this.#context
     const { path, known, stamp } = entry
-    if (!stamp) return false
+    if (!stamp || this.isUnsettled(path)) return false
     const copy = this.#freeName(path, known)
     let to = known
     store.transact(writer => {
@@ -1062,7 +1093,7 @@ export class Applier {
     const shown = living(entry.have) && entry.have.content.type !== 'dir' ? entry.have : null
     if (shown && !entry.stamp) return undefined
     const { settings, marks } = this.#context
-    const work = workFor(entry, settings.conflicts, task.from !== null || marks.wantsReal(task.path))
+    const work = workFor(entry, settings.conflicts, task.rescued || marks.wantsReal(task.path))
     if (work.do === 'nothing' || work.do === 'leave' || work.do === 'unreal') return undefined
     if (work.do === 'file' && task.slot === null && task.from === null) return undefined
     if (work.do === 'link' && task.slot === null) return undefined
@@ -1336,6 +1367,7 @@ export class Applier {
       if (source !== null) this.#events.rulesApplied(source)
     }
     if (done.length === 0) return
+    this.#events.shown(done.flatMap(({ path, copy }) => (copy === null ? [path] : [path, copy.path])))
     count(this.#context, { applied: done.length, applied_bytes: bytes })
     log(this.#context, 'batch_applied', { entries: done.length, bytes })
     tell(this.#context, events)
@@ -1554,11 +1586,13 @@ export class Applier {
     const done: Intent[] = []
     const dropped: Intent[] = []
     for (const intent of store.intents()) {
+      if (this.givingUp(intent.path)) continue
       if (this.#finished(intent)) {
         this.#keepFormer(intent, powerLost)
         done.push(intent)
       } else {
-        this.#putBack(intent, powerLost)
+        if (givesUp(intent)) this.#giveBack(intent, powerLost)
+        else this.#putBack(intent, powerLost)
         dropped.push(intent)
       }
     }
@@ -1575,6 +1609,37 @@ export class Applier {
       if (!(error instanceof DiskError)) throw error
       this.#settleLater()
     }
+  }
+
+  /** Content was not given up after all: what was taken out goes back, now or when the disk can. */
+  takeBack(intents: readonly Intent[]): void {
+    try {
+      // What stopped the arena may be another folder in the place of the root.
+      if (!this.#active) return this.#settleLater()
+      for (const intent of intents) this.#giveBack(intent, false)
+      this.#conclude([], intents)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      this.#settleLater()
+    }
+  }
+
+  /** Content that was taken out goes back to its path; or, if it had been given up and others have replaced it since, to the version store. */
+  #giveBack(intent: Intent, powerLost: boolean): void {
+    const { disk, store } = this.#context
+    const { path, slot, to } = intent
+    const entry = store.entry(path)
+    this.#local.lookAgain(path)
+    if (entry && !living(entry.have) && !sameVersion(entry.known, to)) {
+      if (slot === null || disk.stageStat(slot) === null) return
+      const kept = this.#versions.row(path, to)
+      disk.keep(slot, kept.id)
+      store.transact(writer => this.#versions.add(writer, kept))
+    } else this.#putBack(intent, powerLost)
+  }
+
+  newSlot(): string {
+    return this.#fetch.newSlot()
   }
 
   #settleLater(): void {
@@ -1613,6 +1678,8 @@ export class Applier {
     const { disk } = this.#context
     const { path, slot, source, ino, formerIno, to } = intent
     const stat = disk.stat(path)
+    // What nobody needs to give up now goes back.
+    if (givesUp(intent)) return false
     const taken = this.#taken(intent)
     if (source !== null) return stat !== null && stat.ino === ino
     if (to.content.type === 'dir') {
@@ -1650,6 +1717,13 @@ export class Applier {
 /** Nothing of this name can be there: it or a folder above it is missing, or is no folder. */
 function isAbsence(error: unknown): boolean {
   return error instanceof DiskError && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.code)
+}
+
+/** Another content, or nothing, is to take the place of the file that is shown. */
+function isLeft(entry: Entry | undefined): boolean {
+  if (!entry?.pending || entry.have?.content.type !== 'file') return false
+  const { content } = entry.known
+  return content.type !== 'file' || content.hash !== entry.have.content.hash
 }
 
 function showsFolder(entry: Entry): boolean {

@@ -8,6 +8,8 @@
  */
 import { SyncError, toFailure } from '../../protocol/error.ts'
 import type { BlobHash, PeerId } from '../../protocol/ids.ts'
+import { HOLDS_MAX } from '../../protocol/limits.ts'
+import { checkPath } from '../../protocol/path.ts'
 import { authorOf } from '../../protocol/peer-id.ts'
 import type { ArenaControl, ArenaSettings, FileRef, FromPeer, HashResult, PatchResult } from '../../protocol/ports.ts'
 import { type ArenaStatus, PROBLEMS_MAX } from '../../protocol/status.ts'
@@ -19,12 +21,15 @@ import { type ArenaContext, log } from './context.ts'
 import { DiskError } from './disk.ts'
 import { Feed } from './feed.ts'
 import { diskReason, Fetcher } from './fetch.ts'
+import { GiveUp } from './give-up.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import { LocalChanges } from './local.ts'
+import { givenUpIn, markerId, markerWith } from './marker.ts'
 import type { Digest } from './merkle-set.ts'
 import { PatchOrders } from './patches.ts'
 import { isUnshown } from './plan.ts'
 import { doubted } from './power-loss.ts'
+import { Questions } from './questions.ts'
 import { isReadId, type ReadOptions, type ReadOutcome, Reads } from './reads.ts'
 import { Server } from './serve.ts'
 import type { Entry } from './store.ts'
@@ -45,8 +50,12 @@ const ROOT_AGAIN_MS = 1_000
 /** What came into the cache is written down after this long; how often it is held against its limits. */
 const CACHE_NOTED_MS = 1_000
 const CACHE_TRIM_MS = 60_000
+/** How long a peer may take to say what it has. */
+const HOLDS_MS = 2_000
 /** Changes on the disk are made durable at least this long after they were made. */
 const SYNC_MS = 1_000
+
+type HoldsMessage = Extract<ArenaWireMessage, { type: 'holds' }>
 
 export interface ArenaParts {
   readonly context: ArenaContext
@@ -73,6 +82,8 @@ export class Arena {
   readonly #wholes: Wholes
   readonly #patches: PatchOrders
   readonly #apply: Applier
+  readonly #questions: Questions
+  readonly #giveUp: GiveUp
   readonly #server: Server
   readonly #commands: Commands
   readonly #versions: VersionStore
@@ -84,6 +95,10 @@ export class Arena {
   #foreignRoot = false
   #paused = false
   #recovered = false
+  /** Until all has been looked at: how often content was given up that this store does not know of; 0: it does. */
+  #forgiving = 0
+  /** All has been looked at since. */
+  #forgivingSeen = false
   #marking = false
   #statusDueMs = Number.NEGATIVE_INFINITY
   #statusSaid = ''
@@ -111,10 +126,12 @@ export class Arena {
       pending: () => this.#apply.again(),
       committed: paths => {
         this.#apply.changed(paths)
+        this.#giveUp.shown(paths)
         if (context.settings.conflicts === 'local') this.#reconsiderLeft()
       },
       unsettled: path => this.#apply.isUnsettled(path),
       seen: path => this.#views.seen(path),
+      givingUp: path => this.#giveUp.isUnderWay(path),
       emptied: paths => this.#apply.wakeDormant(paths),
       guard: reason => this.#stop(reason),
       rootThere: () => this.#checkRoot(),
@@ -142,6 +159,7 @@ export class Arena {
       border: work => this.#border(work),
       announced: () => this.#announced(),
       changed: () => this.#statusSoon(),
+      shown: paths => this.#giveUp.shown(paths),
       rulesApplied: path => {
         if (isIgnoreFile(path)) this.#local.rulesFile(path)
       },
@@ -153,9 +171,23 @@ export class Arena {
         learnt: paths => this.#apply.known(paths),
         sources: (peer, paths) => this.#sources(peer, paths),
         peerChanged: () => this.#statusSoon(),
+        peerReady: () => this.#giveUp.peerReady(),
+        begunAfresh: () => this.#giveUp.leases.rest(context.clock.nowMs()),
       },
       () => ({ scanning: this.#scanning, pending: context.store.state().totals.pending }),
     )
+    this.#questions = new Questions(context)
+    this.#giveUp = new GiveUp(context, this.#local, this.#apply, this.#questions, {
+      border: work => this.#border(work),
+      disagreement: () => this.#missing()[0] ?? (this.#openPeers.length === 0 ? 'no other peer is connected' : null),
+      peers: () => this.#openPeers,
+      inUse: path => this.#views.isOpen(path),
+      leaving: paths => this.#views.leaving(paths),
+      left: paths => this.#views.left(paths),
+      changed: () => this.#statusSoon(),
+    })
+    this.#apply.givingUp = path => this.#giveUp.isUnderWay(path)
+    this.#versions.promised = () => this.#giveUp.leases.promised(context.clock.nowMs())
     this.#server = new Server(context, this.#local, this.#patches)
     this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch, path => this.#marksChanged(path))
     this.#views = new Views(context, this.#local, {
@@ -214,7 +246,8 @@ export class Arena {
   // The shell's side
 
   get busy(): boolean {
-    return this.#working && (this.#local.busy || this.#apply.busy || this.#fetch.busy || this.#wholes.busy)
+    const parts = [this.#local, this.#apply, this.#fetch, this.#wholes, this.#giveUp]
+    return this.#working && parts.some(part => part.busy)
   }
 
   /** When to call `tick` next, monotonic milliseconds. */
@@ -235,6 +268,8 @@ export class Arena {
         this.#apply.step()
         this.#fetch.step()
         this.#wholes.step()
+        this.#giveUp.step()
+        this.#endForgiving()
       })
     }
     this.#border(() => this.#views.step())
@@ -256,6 +291,7 @@ export class Arena {
     if (wanted && entry && isUnshown(entry) && !entry.pending)
       store.transact(writer => writer.putEntry({ ...entry, pending: true }, false))
     this.#apply.marksChanged()
+    if (!wanted) this.#giveUp.shown([path])
   }
 
   /** Why a file that is on its way does not come; null: it may. */
@@ -288,17 +324,20 @@ export class Arena {
   /** Whether the folder at the root's path is the one that was synced; stops the arena if not. Throws DiskError. */
   #checkRoot(): boolean {
     const { store, disk, settings, timers, clock } = this.#context
-    const { marker } = disk.identity()
+    const written = disk.identity().marker
+    const marker = written === null ? null : markerId(written)
     const known = store.state().disk
+    if (written !== null && marker === known) this.#noteGivenUp(givenUpIn(written))
     if (known === null || (marker === null && !this.#showsAnything())) {
       const text = marker ?? known ?? this.#context.random()
-      if (marker === null) disk.writeMarker(text)
+      const givenUp = Math.max(store.state().givenUp, written === null ? 0 : givenUpIn(written))
+      if (marker === null) disk.writeMarker(markerWith(text, givenUp))
       if (known === text || this.#marking) return true
       // The store must not know of a marker that a power loss can take away.
       this.#marking = true
       disk.sync(error => {
         this.#marking = false
-        if (!error) store.transact(writer => writer.setState({ disk: text }))
+        if (!error) store.transact(writer => writer.setState({ disk: text, givenUp }))
       })
       return true
     }
@@ -313,6 +352,23 @@ export class Arena {
     this.#foreignRoot = true
     timers.set('root', clock.nowMs() + ROOT_AGAIN_MS, () => this.#lookForRoot())
     return false
+  }
+
+  /** Content was given up since this store was as it is: it was put back, and must not take that for deleted. */
+  #noteGivenUp(inRoot: number): void {
+    if (inRoot <= this.#context.store.state().givenUp) return
+    this.#forgiving = inRoot
+    this.#local.forgiving = true
+  }
+
+  /** All that this store had forgotten of is known again. */
+  #endForgiving(): void {
+    if (!this.#forgivingSeen || !this.#local.quiet) return
+    const givenUp = this.#forgiving
+    this.#forgivingSeen = false
+    this.#forgiving = 0
+    this.#local.forgiving = false
+    this.#context.store.transact(writer => writer.setState({ givenUp }))
   }
 
   /** Goes on once the right folder is back. */
@@ -353,6 +409,7 @@ export class Arena {
     if (this.#guard === reason) return
     this.#guard = reason
     this.#apply.active = false
+    this.#giveUp.active = false
     // What is still on its way must not be staged in a folder that may be another one.
     for (const peer of this.#feed.sessions.keys()) this.#fetch.peerReset(peer)
     log(this.#context, 'arena_guarded', { reason })
@@ -365,7 +422,7 @@ export class Arena {
     const { marker } = disk.identity()
     const text = marker ?? this.#context.random()
     if (marker === null) disk.writeMarker(text)
-    if (text !== store.state().disk) this.#beginAnew(text)
+    if (markerId(text) !== store.state().disk) this.#beginAnew(text)
     this.#foreignRoot = false
     this.#guard = null
     this.#local.allowDeletions()
@@ -394,7 +451,7 @@ export class Arena {
     const lost = store.kept(null, Number.MAX_SAFE_INTEGER).filter(({ id }) => this.#context.disk.keptStat(id) === null)
     store.transact(writer => {
       for (const { id } of lost) writer.removeKept(id)
-      writer.setState({ disk: marker, scanned: false })
+      writer.setState({ disk: markerId(marker), givenUp: givenUpIn(marker), scanned: false })
     })
     this.#local.beginAnew()
     this.#recovered = false
@@ -403,6 +460,7 @@ export class Arena {
   #goOn(): void {
     const { settings, timers, clock } = this.#context
     this.#apply.active = this.#working
+    this.#giveUp.active = this.#working
     if (!this.#working) return this.#statusSoon()
     this.#local.rescan()
     for (const session of this.#feed.sessions.values()) if (session.theirs) this.#fetch.peerOpened(session.id)
@@ -489,6 +547,7 @@ export class Arena {
         }
         this.#feed.suspend(PAUSED)
         this.#apply.active = false
+        this.#giveUp.active = false
       } else this.#goOn()
     }
     this.#statusSoon()
@@ -556,6 +615,13 @@ export class Arena {
         this.#wholes.fetch(params.path as string | undefined, outcome =>
           this.#context.deliver({ to: 'supervisor', report: { type: 'reply', id, result: outcome } }),
         )
+        return undefined
+      case 'ls':
+        if (params.holders !== true) return { entries: this.#commands.list(params.path as string | undefined) }
+        this.#list(id, params.path as string | undefined)
+        return undefined
+      case 'evict':
+        this.#evict(id, params.path as string | undefined)
         return undefined
       case 'settle':
         this.#settle(id, params.timeoutMs as number)
@@ -640,6 +706,65 @@ export class Arena {
     })
   }
 
+  /** Lists with who has the content: asked of all connected peers, and answered when all have, or time is up. */
+  #list(id: number, path: string | undefined): void {
+    const { store, deliver } = this.#context
+    const entries = this.#commands.list(path)
+    const files = entries.flatMap(entry => {
+      const content = store.entry(entry.path)?.known.content
+      return content?.type === 'file' ? [{ entry, hash: content.hash }] : []
+    })
+    const hashes = [...new Set(files.map(({ hash }) => hash))].slice(0, HOLDS_MAX)
+    const peers = hashes.length > 0 ? this.#openPeers : []
+    let left = peers.length
+    const reply = () => deliver({ to: 'supervisor', report: { type: 'reply', id, result: { entries } } })
+    if (left === 0) return reply()
+    const asked = new Set(hashes)
+    for (const { entry, hash } of files) if (asked.has(hash)) entry.holders = []
+    for (const peer of peers) {
+      const name = this.#feed.sessions.get(peer)?.name ?? peer
+      this.#questions.ask<HoldsMessage>(peer, { type: 'holds', hashes }, HOLDS_MS, answer => {
+        const held = new Map(hashes.map((hash, index) => [hash, answer?.held[index] ?? 'none']))
+        for (const { entry, hash } of files) {
+          const how = held.get(hash)
+          if (how === 'real' || how === 'cached') entry.holders?.push({ name, held: how })
+        }
+        if (--left > 0) return
+        for (const { entry } of files) entry.holders?.sort((a, b) => (a.name < b.name ? -1 : 1))
+        reply()
+      })
+    }
+  }
+
+  #evict(id: number, text: string | undefined): void {
+    const { deliver } = this.#context
+    if (!this.#working) throw new SyncError('arena_unavailable', this.#guard ?? 'the arena is paused')
+    const path = text === undefined ? undefined : checkPath(text)
+    this.#giveUp.evict(path, outcome => {
+      const result = { ...outcome, cachedBytes: this.#dropCached(path ?? null) }
+      deliver({ to: 'supervisor', report: { type: 'reply', id, result } })
+      this.#statusSoon()
+    })
+  }
+
+  /** What is cached of unreal files, and neither pinned nor being read, goes. How many bytes that were. */
+  #dropCached(under: Entry['path'] | null): number {
+    const { store, marks, cache } = this.#context
+    let bytes = 0
+    const drop = ({ path, known }: Entry) => {
+      if (known.content.type === 'file' && marks.of(path) === 'unreal') bytes += cache.release(known.content.hash)
+    }
+    const self = under === null ? undefined : store.entry(under)
+    if (self) drop(self)
+    for (let after: Entry['path'] | null = null; cache.bytes > 0; ) {
+      const page: Entry[] = store.page(after, 1000, under)
+      for (const entry of page) drop(entry)
+      if (page.length < 1000) break
+      after = (page.at(-1) as Entry).path
+    }
+    return bytes
+  }
+
   #verify(id: number): void {
     const { deliver } = this.#context
     let outcome: VerifyOutcome | null = null
@@ -676,6 +801,7 @@ export class Arena {
     this.#feed.closed(peer)
     this.#fetch.peerClosed(peer)
     this.#reads.peerReset(peer)
+    this.#questions.peerReset(peer)
   }
 
   /** Throws SyncError if the peer broke the protocol. */
@@ -709,11 +835,13 @@ export class Arena {
         this.#fetch.peerReset(peer)
         this.#reads.peerReset(peer)
         this.#reads.peerOpened(peer)
+        this.#questions.peerReset(peer)
         if (this.#working) this.#fetch.peerOpened(peer)
         return
       case 'arena_close':
         this.#fetch.peerReset(peer)
         this.#reads.peerReset(peer)
+        this.#questions.peerReset(peer)
         return this.#feed.arenaClose(peer, header)
       case 'rolled_back':
         return this.#feed.rolledBack(peer, header)
@@ -748,8 +876,19 @@ export class Arena {
       case 'anchors':
       case 'delta':
         return this.#fetch.answered(peer, header.id, payload)
+      case 'holds':
+        return this.#server.holds(peer, header)
+      case 'lease':
+        return this.#giveUp.lease(peer, header)
+      case 'lease_end':
+        return this.#giveUp.leaseEnd(peer, header)
+      case 'held':
+      case 'leased':
+        this.#questions.answered(peer, header)
+        return
       case 'fetch_failed':
         if (isReadId(header.id)) return this.#reads.failed(peer, header.id, header.code)
+        if (this.#questions.answered(peer, header)) return
         return this.#fetch.failed(peer, header.id, { code: 'blob_missing', message: header.reason })
       case 'leaves':
         if (!isReadId(header.id)) throw new SyncError('message_invalid', 'leaves that nobody asked for')
@@ -766,6 +905,11 @@ export class Arena {
       return entry?.pending && entry.known.content.type === 'file' ? [entry.known.content.hash] : []
     })
     if (hashes.length > 0) this.#fetch.holders(peer, hashes)
+  }
+
+  /** Peers that have this arena open and have said how they stand. */
+  get #openPeers(): PeerId[] {
+    return [...this.#feed.sessions.values()].flatMap(({ id, theirs, state }) => (theirs && state ? [id] : []))
   }
 
   // What follows from what
@@ -799,6 +943,7 @@ export class Arena {
   }
 
   #scanned(): void {
+    this.#forgivingSeen = this.#forgiving > 0
     this.#apply.sweep()
     for (const settle of this.#settles) settle.scanned = true
     this.#feed.stateSoon()
@@ -841,6 +986,7 @@ export class Arena {
       store.transact(writer => writer.putEntry({ ...entry, pending: true }, false))
     if (entry?.known.content.type !== 'file') this.#reconsiderLeft(path)
     this.#apply.marksChanged()
+    this.#giveUp.search()
     this.#feed.stateSoon()
     this.#statusSoon()
   }

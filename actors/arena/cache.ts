@@ -346,6 +346,15 @@ export class Cache {
     if (row) this.#transact(() => this.#removeRows(hash, row))
   }
 
+  /** Drops what is here of a blob unless it is pinned or somebody needs it just now. How many bytes went. */
+  release(hash: BlobHash): number {
+    const before = this.#bytes
+    if (!this.hasAny(hash) || this.#open.has(hash) || this.inUse(hash)) return 0
+    const pinnedBy = this.#atHand.get(hash)?.pinnedBy ?? this.#row(hash)?.pinnedBy ?? null
+    if (pinnedBy === null || !this.wantsPinned(pinnedBy, hash)) this.drop(hash)
+    return before - this.#bytes
+  }
+
   /** Brings it below its limits. */
   trim(): void {
     this.#makeRoom(0)

@@ -54,8 +54,6 @@ export class Commands {
 
   #run(method: string, params: Record<string, unknown>): unknown {
     switch (method) {
-      case 'ls':
-        return { entries: this.list(params.path as string | undefined) }
       case 'mark':
         return this.mark(params.path as string, params.mark as Mark | 'clear')
       case 'conflicts':

@@ -69,6 +69,10 @@ export interface FeedEvents {
   /** A peer says that it has the content of these. */
   sources(peer: PeerId, paths: readonly EntryPath[]): void
   peerChanged(): void
+  /** A peer has opened this arena, or has got all that it lacked. */
+  peerReady(): void
+  /** This store has forgotten what it once knew. */
+  begunAfresh(): void
 }
 
 export interface Quiet {
@@ -264,6 +268,7 @@ export class Feed {
     session.state = null
     if (message.knows !== sessionOf(store.state())) this.#sayOpen(peer)
     log(this.#context, 'arena_peer_opened', { peer: session.name, from, read: session.received })
+    this.#events.peerReady()
     this.#pump(session)
     this.stateSoon()
     this.#events.peerChanged()
@@ -315,6 +320,7 @@ export class Feed {
       throw new SyncError('limit_exceeded', `it made this store begin afresh ${AFRESH_MAX} times within ten minutes`)
     this.#begunAfresh.set(because, [...past, nowMs])
     this.#freshReplica()
+    this.#events.begunAfresh()
     const afresh = ++this.#afresh
     this.#announced = false
     this.#context.store.flushed(() => {
@@ -624,7 +630,9 @@ export class Feed {
     const session = this.sessions.get(peer)
     if (!session) return
     const { root, pending, seq, scanning } = message
+    const lacked = session.state !== null && session.state.pending > 0
     session.state = { root, pending, seq, scanning }
+    if (lacked && pending === 0) this.#events.peerReady()
     this.#checkDrift(session)
     this.#events.peerChanged()
   }

@@ -115,6 +115,8 @@ export interface LocalEvents {
   unsettled(path: EntryPath): boolean
   /** What the user saw at a path that showed nothing here, when putting something there; null: nothing. */
   seen(path: EntryPath): Version | null
+  /** Whether this peer is giving up the content of this path: its absence is not missed. */
+  givingUp(path: EntryPath): boolean
   /** Nothing is at these paths any more: the folders above them may have held nothing else. */
   emptied(paths: readonly EntryPath[]): void
   /** The arena must stop and ask. */
@@ -480,6 +482,7 @@ export class LocalChanges {
 
   #noteMissing(entry: Entry): void {
     if (this.#missing.has(entry.path)) return
+    if (this.#events.givingUp(entry.path)) return this.#tryAgain(entry.path)
     const { clock, timers } = this.#context
     this.#missing.set(entry.path, clock.nowMs())
     if (entry.stamp && entry.stamp.ino !== 0n) this.#missingInodes.set(entry.stamp.ino, entry.path)
@@ -857,6 +860,7 @@ export class LocalChanges {
       this.#missingInodes.clear()
       return
     }
+    if (this.#forgiving) return this.#forgive(gone)
     const reason = this.#guardReason(gone, settings.guardDeletes)
     if (reason !== null) return this.#events.guard(reason)
     if (allowedEnds) this.#deletionsAllowed = false
@@ -869,6 +873,31 @@ export class LocalChanges {
           .map(path => ({ path, content: { type: 'gone', deleted: null }, stamp: null, leaves: null })),
       )
     }
+  }
+
+  /** Until this is called off, what is missing was not deleted: this store has forgotten what was given up in its root. */
+  set forgiving(forgiving: boolean) {
+    this.#forgiving = forgiving
+  }
+  #forgiving = false
+
+  /** What is missing was not shown, as far as this store can tell: it comes again, where it is wanted. */
+  #forgive(paths: readonly EntryPath[]): void {
+    const { store } = this.#context
+    store.transact(writer => {
+      for (const path of paths) {
+        const entry = store.entry(path)
+        if (!entry) continue
+        const pending = living(entry.known)
+        const have = pending ? null : entry.known
+        writer.putEntry(
+          { ...entry, have, stamp: null, dormant: false, pending, announced: false, former: null },
+          !pending,
+        )
+      }
+    })
+    this.#events.announced()
+    this.#events.pending()
   }
 
   #guardReason(gone: readonly EntryPath[], part: number): string | null {

@@ -1,7 +1,7 @@
 /**
  * What must be done on the disk so that an entry's `have` becomes its `known`. Pure: looks at the entry, never at the disk.
  */
-import type { Entry } from './store.ts'
+import type { Entry, Intent } from './store.ts'
 import {
   compareVectors,
   type FileContent,
@@ -86,4 +86,9 @@ function wasDeleted(known: Version, have: Version | null): boolean {
     have.content.type === 'file' &&
     have.content.hash === known.content.deleted
   )
+}
+
+/** Whether a step takes content out of the tree because it is not wanted real: nothing takes its place, and no version changes. */
+export function givesUp({ to, slot, ino, source }: Intent): boolean {
+  return to.content.type === 'file' && slot !== null && ino === 0n && source === null
 }

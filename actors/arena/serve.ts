@@ -202,6 +202,17 @@ export class Server {
     this.#context.deliver({ to: 'peer', peer, message: { type: 'upload', id, fd, size, from, count: leaves, urgent } })
   }
 
+  /** How these blobs are here. */
+  holds(peer: PeerId, { id, hashes }: Message<'holds'>): void {
+    const { store, settings, cache } = this.#context
+    const held = hashes.map(hash => {
+      if (store.withHash(hash, 1).length > 0) return 'real' as const
+      const blob = this.#cached(hash)
+      return blob && cache.bytesOf(blob) >= blob.size ? ('cached' as const) : ('none' as const)
+    })
+    this.#send(peer, { type: 'held', arena: settings.name, id, held })
+  }
+
   #open(path: EntryPath): { fd: number; size: number } | null {
     const { store, disk } = this.#context
     const stamp = store.entry(path)?.stamp

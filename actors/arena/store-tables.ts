@@ -10,7 +10,19 @@ import { conflictOrigin } from './conflict-name.ts'
 import { MARKS_MAX } from './marks.ts'
 import { BUCKETS, DIGEST_BYTES, type Digest, entryDigest, sameDigest, toggle } from './merkle-set.ts'
 import { compareTree } from './order.ts'
-import type { Entry, Intent, Kept, PeerRecord, Session, Store, StoreState, Totals, Writer } from './store.ts'
+import { isUnshown } from './plan.ts'
+import type {
+  Entry,
+  Intent,
+  Kept,
+  PeerRecord,
+  Session,
+  Store,
+  StoredLease,
+  StoreState,
+  Totals,
+  Writer,
+} from './store.ts'
 import type { Row, Tables } from './tables.ts'
 import { living, type Version } from './version.ts'
 
@@ -135,6 +147,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
         tables.remove('kept', Buffer.from(id))
       },
       putPeer: (peer, record) => tables.put('peers', Buffer.from(peer), record),
+      putLease: lease => tables.put('leases', leaseKey(lease), lease.hash),
+      removeLease: lease => tables.remove('leases', leaseKey(lease)),
       putMark(path, mark) {
         if (mark === null) tables.remove('marks', treeKey(path))
         else tables.put('marks', treeKey(path), mark)
@@ -154,6 +168,12 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     if (oldHash !== newHash) {
       if (oldHash) removeHash(tables, oldHash, path)
       if (newHash) addHash(tables, newHash, path)
+    }
+    const oldUnreal = unrealHash(before)
+    const newUnreal = unrealHash(entry)
+    if (oldUnreal !== newUnreal) {
+      if (oldUnreal) tables.remove('unreal', Buffer.concat([Buffer.from(oldUnreal, 'hex'), key]))
+      if (newUnreal) tables.put('unreal', Buffer.concat([Buffer.from(newUnreal, 'hex'), key]), path)
     }
     if (entry.pending !== (before?.pending ?? false)) {
       if (entry.pending) tables.put('pending', key, path)
@@ -235,6 +255,17 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     },
     peer: peer => tables.get('peers', Buffer.from(peer)) as PeerRecord | undefined,
     peers: () => tables.range('peers', null, null, 10_000).map(row => row.key.toString() as PeerId),
+    unrealWithHash(hash, limit) {
+      const key = Buffer.from(hash, 'hex')
+      return tables.range('unreal', key, successorOfPrefix(key), limit).map(row => row.value as EntryPath)
+    },
+    leases: () =>
+      tables.range('leases', null, null, Number.MAX_SAFE_INTEGER).map(({ key, value }) => {
+        const text = key.toString()
+        const end = text.indexOf('\0')
+        const path = text.slice(end + 1).replaceAll('\0', '/') as EntryPath
+        return { peer: end === 0 ? null : (text.slice(0, end) as PeerId), path, hash: value as BlobHash }
+      }),
     marks: () =>
       tables
         .range('marks', null, null, MARKS_MAX)
@@ -277,6 +308,7 @@ function emptyState(replica: ReplicaId, boot: string): StoreState {
     scanned: false,
     disk: null,
     historyNumber: 0,
+    givenUp: 0,
     durableSeq: 0,
     boot,
     totals: { entries: 0, files: 0, bytes: 0, realBytes: 0, pending: 0, pendingBytes: 0, conflicts: 0 },
@@ -289,7 +321,12 @@ function loadState(tables: Tables): StoreState | undefined {
   const buckets = tables.get('state', BUCKET_KEY) as Uint8Array | undefined
   const sessions = (tables.get('state', SESSIONS_KEY) ?? []) as Session[]
   return (
-    rest && { ...rest, sessions, buckets: buckets ? Uint8Array.from(buckets) : new Uint8Array(BUCKETS * DIGEST_BYTES) }
+    rest && {
+      ...rest,
+      givenUp: rest.givenUp ?? 0,
+      sessions,
+      buckets: buckets ? Uint8Array.from(buckets) : new Uint8Array(BUCKETS * DIGEST_BYTES),
+    }
   )
 }
 
@@ -321,6 +358,12 @@ function fileHash(entry: Entry | undefined): BlobHash | undefined {
   return entry?.have?.content.type === 'file' ? entry.have.content.hash : undefined
 }
 
+/** The content of a file that is only known, and is to stay so. */
+function unrealHash(entry: Entry | undefined): BlobHash | undefined {
+  if (!entry || entry.pending || !isUnshown(entry)) return undefined
+  return entry.known.content.type === 'file' ? entry.known.content.hash : undefined
+}
+
 function toEntry(row: Row): Entry {
   return unpackEntry(pathOf(row.key), row.value)
 }
@@ -329,6 +372,10 @@ function toEntry(row: Row): Entry {
 
 export function treeKey(path: EntryPath): Buffer {
   return Buffer.from(path.replaceAll('/', '\0'))
+}
+
+function leaseKey({ peer, path }: StoredLease): Buffer {
+  return Buffer.concat([Buffer.from(`${peer ?? ''}\0`), treeKey(path)])
 }
 
 function pathOf(key: Buffer): EntryPath {

@@ -51,7 +51,7 @@ export interface Intent {
   readonly slot: string | null
   /** A move within the tree: where from. */
   readonly source: EntryPath | null
-  /** Inode of what was to be put at `path`; 0: nothing (a removal, or a new folder). */
+  /** Inode of what was to be put at `path`; 0: nothing (a removal, a new folder, or content that is given up). */
   readonly ino: bigint
   /** Inode of what was to be replaced or removed; 0: nothing was there. */
   readonly formerIno: bigint
@@ -62,6 +62,13 @@ export interface Intent {
   readonly copy: { readonly path: EntryPath; readonly version: Version } | null
   /** What `have` was, with how the disk showed it. */
   readonly from: Version | null
+}
+
+/** What was promised to a peer for a file; `peer` null: this peer is about to give it up. */
+export interface StoredLease {
+  readonly peer: PeerId | null
+  readonly path: EntryPath
+  readonly hash: BlobHash
 }
 
 /** One version in the version store. */
@@ -112,6 +119,8 @@ export interface StoreState {
   /** Identity of the disk that was last scanned (Disk.identity), to notice another one. */
   readonly disk: string | null
   readonly historyNumber: number
+  /** How often content was given up in this root (marker.ts). */
+  readonly givenUp: number
   /** Entries up to this number are durable on the disk, names and bytes; those above it are volatile (R5). */
   readonly durableSeq: number
   /** The machine's boot in which the volatile ones were written. */
@@ -142,6 +151,8 @@ export interface Store {
   feed(after: number, limit: number): Entry[]
   /** Paths whose `have` is a file with this hash; at most `limit`. */
   withHash(hash: BlobHash, limit: number): EntryPath[]
+  /** Paths of files that are known with this hash and not shown, nor on their way; at most `limit`. */
+  unrealWithHash(hash: BlobHash, limit: number): EntryPath[]
   /** Paths of pending entries in tree order. */
   pendingPage(after: EntryPath | null, limit: number): EntryPath[]
   intents(): Intent[]
@@ -152,6 +163,8 @@ export interface Store {
   peer(peer: PeerId): PeerRecord | undefined
   peers(): PeerId[]
   conflicts(limit: number): EntryPath[]
+  /** Leases in force when this was written, and files about to be given up (lease.ts). */
+  leases(): StoredLease[]
   /** Paths with a mark of their own, in tree order. */
   marks(): [EntryPath, Mark][]
   history(before: number, limit: number): HistoryEvent[]
@@ -177,6 +190,8 @@ export interface Writer {
   putKept(kept: Kept): void
   removeKept(id: string): void
   putPeer(peer: PeerId, record: PeerRecord): void
+  putLease(lease: StoredLease): void
+  removeLease(lease: StoredLease): void
   /** null: the path has no mark of its own any more. */
   putMark(path: EntryPath, mark: Mark | null): void
   addHistory(event: Omit<HistoryEvent, 'number'>): HistoryEvent

@@ -13,6 +13,8 @@ export type TableName =
   | 'conflicts'
   | 'history'
   | 'marks'
+  | 'leases'
+  | 'unreal'
   | 'state'
   | 'cached'
   | 'cachedAges'
@@ -32,6 +34,8 @@ export const TABLES: readonly TableName[] = [
   'conflicts',
   'history',
   'marks',
+  'leases',
+  'unreal',
   'state',
   'cached',
   'cachedAges',

@@ -1,5 +1,5 @@
 /** The version store: what was replaced or deleted here, for as long and as much as the settings say. */
-import type { EntryPath } from '../../protocol/ids.ts'
+import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { type ArenaContext, count } from './context.ts'
 import { DiskError } from './disk.ts'
 import type { Kept, Writer } from './store.ts'
@@ -11,6 +11,8 @@ const SLACK = 1.1
 
 export class VersionStore {
   readonly #context: ArenaContext
+  /** Content that a peer relies on for a while: it is not dropped. */
+  promised: () => ReadonlySet<BlobHash> = () => new Set()
   #bytes = 0
   #number = 0
 
@@ -64,7 +66,9 @@ export class VersionStore {
       if (disk.identity().marker !== store.state().disk) return
       const files = new Set(disk.keptList())
       const dropped: Kept[] = []
+      const promised = this.promised()
       for (const kept of rows) {
+        if (files.has(kept.id) && kept.hash !== null && promised.has(kept.hash)) continue
         if (files.has(kept.id) && kept.keptMs >= oldestMs && this.#bytes <= settings.versions.bytesMax) continue
         this.#bytes -= kept.size
         dropped.push(kept)

@@ -88,7 +88,9 @@ interface OurRequest {
   /** Its content goes into a file and not to the arena. */
   download: boolean
   urgent: boolean
-  expects: { is: 'pack' | 'tree' | 'anchors' | 'delta' } | { is: 'leaves'; next: number; end: number; size: number }
+  expects:
+    | { is: 'pack' | 'tree' | 'anchors' | 'delta' | 'held' | 'leased' }
+    | { is: 'leaves'; next: number; end: number; size: number }
 }
 /** A request of theirs that one of our arenas has to answer. `leaves`: how many are still to be sent. */
 interface TheirRequest {
@@ -103,11 +105,21 @@ interface Attachment {
 
 type ArenaRequest = Extract<
   ArenaWireMessage,
-  { type: 'fetch_blobs' | 'fetch_tree' | 'fetch_leaves' | 'fetch_nodes' | 'fetch_anchors' | 'fetch_delta' }
+  {
+    type:
+      | 'fetch_blobs'
+      | 'fetch_tree'
+      | 'fetch_leaves'
+      | 'fetch_nodes'
+      | 'fetch_anchors'
+      | 'fetch_delta'
+      | 'holds'
+      | 'lease'
+  }
 >
 type ArenaAnswer = Extract<
   ArenaWireMessage,
-  { type: 'pack' | 'tree' | 'leaves' | 'anchors' | 'delta' | 'fetch_failed' }
+  { type: 'pack' | 'tree' | 'leaves' | 'anchors' | 'delta' | 'held' | 'leased' | 'fetch_failed' }
 >
 type LeavesMessage = Extract<WireMessage, { type: 'leaves' }>
 type HelloMessage = Extract<WireMessage, { type: 'hello' }>
@@ -122,6 +134,8 @@ const REQUESTS = {
   fetch_nodes: { answer: 'tree', since: 2 },
   fetch_anchors: { answer: 'anchors', since: 2 },
   fetch_delta: { answer: 'delta', since: 2 },
+  holds: { answer: 'held', since: 3 },
+  lease: { answer: 'leased', since: 3 },
 } as const
 
 export interface Peer {
@@ -412,10 +426,13 @@ export function* say(
     case 'fetch_tree':
     case 'fetch_nodes':
     case 'fetch_anchors':
-    case 'fetch_delta': {
+    case 'fetch_delta':
+    case 'holds':
+    case 'lease': {
       const { answer: is, since } = REQUESTS[header.type]
       if (peer.version < since) return yield notSpoken(arena, header.id)
-      const waitedFor = header.type === 'fetch_tree' && header.urgent === true
+      // What somebody waits for; and small.
+      const waitedFor = is === 'held' || is === 'leased' || (header.type === 'fetch_tree' && header.urgent === true)
       const request = { ...base(arena, attachment, header.id), urgent: waitedFor, expects: { is } }
       return yield* ask(peer, header, request, payload)
     }
@@ -428,6 +445,8 @@ export function* say(
     case 'tree':
     case 'anchors':
     case 'delta':
+    case 'held':
+    case 'leased':
     case 'fetch_failed':
       if (!answer(peer, arena, header.id, Infinity)) return
       break
@@ -532,6 +551,8 @@ function* heardOfArena(peer: Peer, message: ArenaWireMessage, payload: Uint8Arra
     case 'leaves':
     case 'anchors':
     case 'delta':
+    case 'held':
+    case 'leased':
     case 'fetch_failed':
       return yield* answered(peer, message, payload)
     case 'fetch_blobs':
@@ -540,6 +561,8 @@ function* heardOfArena(peer: Peer, message: ArenaWireMessage, payload: Uint8Arra
     case 'fetch_nodes':
     case 'fetch_anchors':
     case 'fetch_delta':
+    case 'holds':
+    case 'lease':
       return yield* asked(peer, message, payload)
   }
   if (peer.arenas.has(message.arena)) return yield { to: 'arena', arena: message.arena, header: message }

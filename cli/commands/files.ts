@@ -7,7 +7,7 @@ import type { ControlClient } from '../client.ts'
 import { type Context, withService } from '../context.ts'
 import { whileShowing } from '../progress.ts'
 import { saveNew } from '../save.ts'
-import { entryLines, fetchLines, versionLines } from '../show.ts'
+import { entryLines, evictLines, fetchLines, versionLines } from '../show.ts'
 import { parseFileTarget, parseTarget } from '../target.ts'
 import { count, safe, sizeText } from '../text.ts'
 
@@ -17,7 +17,7 @@ const CAT_JSON_BYTES_MAX = 64 * 1024 * 1024
 export async function ls(context: Context, target: string): Promise<void> {
   const { arena, path } = parseTarget(target)
   await withService(context, async client => {
-    const result = await client.call('ls', { arena, ...(path === undefined ? {} : { path }) })
+    const result = await client.call('ls', { arena, holders: true, ...(path === undefined ? {} : { path }) })
     await context.answer(result, () => entryLines(result.entries, path, context.view()))
   })
 }
@@ -33,6 +33,16 @@ export async function mark(context: Context, word: Mark | 'clear', target: strin
     ])
   })
 }
+/** Ends with 1 if something stays. */
+export async function evict(context: Context, target: string): Promise<number> {
+  const { arena, path } = parseTarget(target)
+  return withService(context, async client => {
+    const result = await client.call('evict', { arena, ...(path === undefined ? {} : { path }) })
+    await context.answer(result, () => evictLines(result, context.view()))
+    return result.kept > 0 ? 1 : 0
+  })
+}
+
 const MARKS: readonly string[] = ['real', 'pinned', 'unreal', 'clear']
 
 export async function cat(context: Context, target: string, range: { offset: number; length?: number }): Promise<void> {

@@ -2,9 +2,10 @@
 import test, { type ExecutionContext } from 'ava'
 import { BUCKETS, DIGEST_BYTES, entryDigest, rootOfBuckets, toggle } from '../../actors/arena/merkle-set.ts'
 import { compareTree } from '../../actors/arena/order.ts'
+import { isUnshown } from '../../actors/arena/plan.ts'
 import type { Entry, Intent, Kept, Store, Totals } from '../../actors/arena/store.ts'
 import type { Tables } from '../../actors/arena/tables.ts'
-import { living, type Version } from '../../actors/arena/version.ts'
+import { type FileContent, living, type Version } from '../../actors/arena/version.ts'
 import type { BlobHash, EntryPath, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { digest, event, hexNext, makeEntry, openOn, path, peerId } from './_store-entries.ts'
 import { file, gone, hash, version } from './_versions.ts'
@@ -62,6 +63,12 @@ export function assertDerived(t: ExecutionContext, store: Store): void {
   const announced = entries.filter(entry => entry.seq > 0).sort((a, b) => a.seq - b.seq)
   t.deepEqual(store.feed(0, 1_000_000), announced)
   t.true(announced.every((entry, index) => index === 0 || entry.seq > (announced[index - 1] as Entry).seq))
+  const unreal = entries.filter(entry => isUnshown(entry) && !entry.pending)
+  for (const { known } of unreal) {
+    const { hash } = known.content as FileContent
+    const paths = unreal.filter(other => (other.known.content as FileContent).hash === hash).map(other => other.path)
+    t.deepEqual(store.unrealWithHash(hash, 1000), paths)
+  }
   t.deepEqual(
     store.pendingPage(null, 1000),
     entries.filter(entry => entry.pending).map(entry => entry.path),
@@ -111,6 +118,22 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     assertDerived(t, again)
   })
 
+  accept('leases are kept by peer and path, and files about to be left beside them', async (t, store, rig) => {
+    const long = path(`${'n'.repeat(250)}/`.repeat(7) + 'n'.repeat(143))
+    const leases = [
+      { peer: null, path: path('a/b'), hash: hash('a') },
+      { peer: peerId('B'), path: path('a/b'), hash: hash('a') },
+      { peer: peerId('C'), path: path('a/b'), hash: hash('a') },
+      { peer: peerId('C'), path: long, hash: hash('b') },
+    ]
+    store.transact(writer => {
+      for (const lease of leases) writer.putLease(lease)
+      writer.putLease({ peer: peerId('D'), path: path('a'), hash: hash('a') })
+    })
+    store.transact(writer => writer.removeLease({ peer: peerId('D'), path: path('a'), hash: hash('a') }))
+    t.deepEqual(openOn(await rig.open()).leases(), leases)
+  })
+
   accept('a transaction that throws leaves no trace', (t, store) => {
     put(store, true, makeEntry('a', one))
     const before = store.state()
@@ -123,6 +146,7 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
         writer.putLeaves(hash('a'), new Uint8Array(64))
         writer.putPeer(peerId('B'), { read: null, acknowledged: null })
         writer.putMark(path('a'), 'unreal')
+        writer.putLease({ peer: null, path: path('a'), hash: hash('a') })
         writer.setState({ scanned: true })
         throw new Error('no')
       }),
@@ -133,6 +157,7 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     t.is(store.entry(path('b')), undefined)
     t.is(store.leaves(hash('a')), undefined)
     t.deepEqual(store.marks(), [])
+    t.deepEqual(store.leases(), [])
     t.is(store.peer(peerId('B')), undefined)
     t.deepEqual(store.history(100, 10), [])
     assertDerived(t, store)
@@ -239,6 +264,34 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     )
     t.is(store.withHash(all, 10).length, 2)
   })
+
+  accept(
+    'files that are only known are found by their hash, until they are shown, on their way or gone',
+    (t, store) => {
+      const only = { have: null, stamp: null }
+      put(
+        store,
+        true,
+        makeEntry('b', one, only),
+        makeEntry('a/c', one, only),
+        makeEntry('d', two, only),
+        makeEntry('e', one),
+      )
+      t.deepEqual(store.unrealWithHash(hash('a'), 9), [path('a/c'), path('b')])
+      t.deepEqual(store.unrealWithHash(hash('a'), 1), [path('a/c')])
+      assertDerived(t, store)
+      put(
+        store,
+        false,
+        makeEntry('a/c', one, { ...only, pending: true }),
+        makeEntry('b', one),
+        makeEntry('d', deleted, only),
+      )
+      t.deepEqual(store.unrealWithHash(hash('a'), 9), [])
+      t.deepEqual(store.unrealWithHash(hash('b'), 9), [])
+      assertDerived(t, store)
+    },
+  )
 
   accept('what is pending is listed in tree order until it is not', (t, store) => {
     put(store, false, ...['b', 'a/x', 'a'].map(at => makeEntry(at, two, { have: one, pending: true })))

@@ -59,7 +59,7 @@ function makeFeed() {
     marks: new Marks('real'),
     rules: RULES,
   }
-  const events = { learnt() {}, sources() {}, peerChanged() {} }
+  const events = { learnt() {}, sources() {}, peerChanged() {}, peerReady() {}, begunAfresh() {} }
   const feed = new Feed(context, digest, events, () => ({ scanning: false, pending: 0 }))
   const pass = (ms: number) => {
     nowMs += ms

@@ -3,6 +3,8 @@ import test, { type ExecutionContext } from 'ava'
 import type { ListedEntry } from '../../protocol/status.ts'
 import { connectAll, disconnectAll, makeHousehold, makePair, type Peer, settle, type World } from './_pair.ts'
 
+/** Too short for content to be given up. */
+const SHORT_MS = 400
 /** Whatever asks for content, or brings it. */
 const CONTENT = new Set(['fetch_blobs', 'pack', 'fetch_tree', 'tree', 'fetch_leaves', 'leaves', 'fetch_nodes'])
 
@@ -196,10 +198,11 @@ test('the same file, found where an unreal one is known, is that one: nothing is
   b.disk.writeFile('file', Buffer.from('content'))
   b.disk.touch('file', mtimeNs)
   b.touch('file')
-  settle(world)
+  settle(world, SHORT_MS)
   t.deepEqual(b.entry('file')?.have, known)
   t.deepEqual(a.entry('file')?.known, known)
   t.deepEqual(a.conflicts(), [])
+  settle(world)
   assertQuiet(t, world)
 })
 
@@ -224,9 +227,30 @@ test('a file is deleted here under its name and lives on under another, where it
   b.configure({ mark: 'unreal' })
   const { ino } = b.disk.stat('old' as never) ?? {}
   a.rename('old', 'new')
-  settle(world)
+  settle(world, SHORT_MS)
   t.is(b.disk.stat('new' as never)?.ino, ino)
   t.false(b.has('old'))
+})
+
+test('content that leaves a path where it is shown comes first to another that is only known: it may be the last of it', t => {
+  for (const order of ['together', 'apart'] as const) {
+    for (const what of ['deleted', 'replaced'] as const) {
+      const { world, a, b } = makePair()
+      a.write('old', 'content')
+      settle(world)
+      // As a view at A renames what A only knows of: nobody but B has the content.
+      b.configure({ mark: 'unreal' })
+      a.configure({ mark: 'unreal' })
+      a.write('new', 'content')
+      a.disk.touch('new', a.disk.stat('old' as never)?.mtimeNs ?? 0n)
+      if (order === 'apart') settle(world, SHORT_MS)
+      if (what === 'deleted') a.remove('old')
+      else a.write('old', 'other')
+      settle(world, SHORT_MS)
+      t.is(b.read('new'), 'content', `${order}, ${what}`)
+      t.is(b.state.problems.length, 0)
+    }
+  }
 })
 
 test('rule files are real whatever the mark says', t => {

@@ -176,8 +176,8 @@ test(asks, ['invite'], 'invite', {})
 test(asks, ['invite', '--arena', 'docs', '--expires', '10m'], 'invite', { arenas: ['docs'], expiresSeconds: 600 })
 test(asks, ['join', 'CODE'], 'join', { code: 'CODE' })
 test(asks, ['join', 'CODE', 'x'], 'join', (home: string) => ({ code: 'CODE', path: join(home, 'x') }))
-test(asks, ['ls', 'docs'], 'ls', { arena: 'docs' })
-test(asks, ['ls', 'docs:/a b/c:d/'], 'ls', { arena: 'docs', path: 'a b/c:d' })
+test(asks, ['ls', 'docs'], 'ls', { arena: 'docs', holders: true })
+test(asks, ['ls', 'docs:/a b/c:d/'], 'ls', { arena: 'docs', holders: true, path: 'a b/c:d' })
 test(asks, ['conflicts', 'docs'], 'conflicts', { arena: 'docs' })
 test(asks, ['resolve', 'docs:a', '--keep', 'loser'], 'resolve', { arena: 'docs', path: 'a', keep: 'loser' })
 test(asks, ['versions', 'docs:a'], 'versions', { arena: 'docs', path: 'a' })
@@ -285,6 +285,17 @@ test('ls escapes names and shows folders, links and problems', async t => {
         { ...entry, type: 'dir', path: path('sub/folder') },
         { ...entry, type: 'symlink', path: path('sub/link'), target: '../\u009bx' },
         { ...entry, type: 'file', path: path('sub/half'), here: 768, problem: 'no space' },
+        {
+          ...entry,
+          type: 'file',
+          path: path('sub/far'),
+          mark: 'unreal',
+          here: 0,
+          holders: [
+            { name: 'nas', held: 'real' },
+            { name: 'desk', held: 'cached' },
+          ],
+        },
       ],
     }),
   })
@@ -294,6 +305,7 @@ test('ls escapes names and shows folders, links and problems', async t => {
   t.regex(lines[1] as string, /^dir .* folder\/$/)
   t.regex(lines[2] as string, /^link .* link -> \.\.\/\\u\{9b\}x$/)
   t.regex(lines[3] as string, /50% here +half +no space$/)
+  t.regex(lines[4] as string, /unreal +not here +nas, \(desk\) +far *$/)
 })
 
 test('a mark is given to a path, or to an arena, and taken away', async t => {
@@ -312,6 +324,24 @@ test('a mark is given to a path, or to an arena, and taken away', async t => {
     { arena: 'docs', mark: 'pinned' },
     { arena: 'docs', path: 'films', mark: 'clear' },
   ])
+})
+
+test('evict says what was given up and what stayed, and why', async t => {
+  const { home } = await fakeService(t, {
+    evict: ({ path: at }) => ({
+      files: 2,
+      bytes: 2048,
+      cachedBytes: at === undefined ? 0 : 1024,
+      kept: at === undefined ? 1 : 0,
+      reasons: at === undefined ? [{ path: 'a\u001b', reason: 'no other connected peer holds it' }] : [],
+    }),
+  })
+  const all = await runCli(t, home, ['evict', 'docs'])
+  t.is(all.code, 1)
+  t.is(all.stdout, 'gave up 2 files, 2.0 KiB\n1 file stayed\na\\u{1b}: no other connected peer holds it\n')
+  const some = await runCli(t, home, ['evict', 'docs:films'])
+  t.is(some.code, 0)
+  t.is(some.stdout, 'gave up 2 files, 2.0 KiB, and 1.0 KiB from the cache\n')
 })
 
 test('an arena can be added without a folder, or with a mark', async t => {
