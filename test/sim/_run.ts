@@ -3,7 +3,9 @@
 import { conflictOrigin } from '../../actors/arena/conflict-name.ts'
 import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
 import { folderOfIgnoreFile, IgnoreRules, isIgnoreFile } from '../../actors/arena/ignore-rules.ts'
+import { givesUp, isUnshown } from '../../actors/arena/plan.ts'
 import { RULES, type Rules } from '../../actors/arena/rules.ts'
+import type { Entry } from '../../actors/arena/store.ts'
 import { hashSmall } from '../../actors/hasher/merkle.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { contentKey, contentsOf, pathsOf, treeOf } from './_ledger.ts'
@@ -82,12 +84,17 @@ function settle(world: World): void {
       const wrong = differences(world)
       if (wrong.length > 0) throw new SimulationFailure('I13 not honest', wrong.join(' | '))
     }
-    if (agreed && world.nowMs - startMs >= SETTLE_MIN_MS) return
+    if (agreed && world.nowMs - startMs >= SETTLE_MIN_MS && !isGivingUp(world)) return
     if (world.nowMs - startMs > SETTLE_MAX_MS) {
       if (wantsWhatNobodyHas(world) || isIgnoredInTheWay(world)) throw new Unanswerable()
       throw new SimulationFailure('no consensus', missing(world))
     }
   }
+}
+
+/** Content is on its way out at this moment. */
+function isGivingUp({ peers }: World): boolean {
+  return peers.some(({ store }) => store?.intents().some(givesUp) ?? false)
 }
 
 /** There can be no consensus, and there is none: as when a store was lost with the only words of some content after its user had replaced it. */
@@ -132,8 +139,10 @@ function differences(world: World): string[] {
 }
 
 /** Without what this peer ignores, and the folders that it only keeps for that. */
-function syncedTree(world: World, { disk, store }: Peer): Map<string, string> {
+function syncedTree(world: World, peer: Peer): Map<string, string> {
+  const { disk, store } = peer
   const tree = treeOf(disk)
+  if (world.marking) addUnreal(world, peer, tree)
   if (!world.ignoring) return tree
   const rules = rulesOf(disk)
   for (const [path, what] of tree) if (rules.ignores(path as EntryPath, what === 'dir')) tree.delete(path)
@@ -143,6 +152,44 @@ function syncedTree(world: World, { disk, store }: Peer): Map<string, string> {
     if (!paths.some(other => other.startsWith(`${path}/`) && tree.get(other) !== 'dir')) tree.delete(path)
   }
   return tree
+}
+
+/** What this peer only knows of, as if it showed it. */
+function addUnreal({ peers }: World, peer: Peer, tree: Map<string, string>): void {
+  const unreal = unrealOf(peer)
+  if (unreal.length === 0) return
+  const keys = new Map<string | null, string | null>()
+  for (const { disk } of peers) {
+    for (const path of pathsOf(disk))
+      if (disk.stat(path as EntryPath)?.type === 'file')
+        keys.set(hashSmall(disk.readFile(path)), contentKey(disk, path))
+  }
+  for (const { path, known } of unreal) {
+    const { content } = known
+    if (content.type === 'file')
+      tree.set(path, `file ${keys.get(content.hash)} ${content.exec ? 'x' : '-'} ${content.mtimeNs}`)
+  }
+}
+
+/** Files that this peer only knows of, and wants nothing else. */
+function unrealOf({ store, marks }: Peer): Entry[] {
+  const entries = store?.page(null, 10_000, null) ?? []
+  return entries.filter(entry => isUnshown(entry) && !entry.pending && !marks.wantsReal(entry.path))
+}
+
+/** I7: each living file is an ordinary one somewhere. After a power loss, or with a store that was put back, it may be lost for good. */
+function checkShown(world: World): void {
+  if (!world.marking || world.script.steps.some(step => EXCUSES.has(step.do))) return
+  for (const { path, known } of unrealOf(world.peers[0] as Peer)) {
+    const { content } = known
+    if (content.type !== 'file') continue
+    if (
+      !world.peers.some(
+        ({ disk }) => disk.stat(path)?.type === 'file' && hashSmall(disk.readFile(path)) === content.hash,
+      )
+    )
+      throw new SimulationFailure('I7 shown nowhere', path)
+  }
 }
 
 function rulesOf(disk: MemoryDisk): IgnoreRules {
@@ -155,8 +202,9 @@ function rulesOf(disk: MemoryDisk): IgnoreRules {
 }
 
 /** A path where this peer goes on showing its own (policy `local`). */
-function own({ store }: Peer, path: string): boolean {
+function own({ store, marks }: Peer, path: string): boolean {
   const entry = store?.entry(path as EntryPath)
+  if (entry && isUnshown(entry) && !marks.wantsReal(entry.path)) return false
   return entry !== undefined && !entry.pending && entry.have !== entry.known
 }
 
@@ -179,7 +227,8 @@ function check(world: World, absent: ReadonlySet<string>): void {
     }),
   )
   // What is ignored is where it was written, and nowhere else.
-  const showing = world.ignoring ? world.peers : [first]
+  checkShown(world)
+  const showing = world.ignoring || world.marking ? world.peers : [first]
   const shown = new Set(showing.flatMap(({ disk }) => [...contentsShown(disk)]))
   const plain = world.script.race === 0 && !world.script.steps.some(step => EXCUSES.has(step.do))
   for (const [key, { peer, path, atMs }] of world.ledger.required) {
@@ -242,6 +291,7 @@ function checkStore(world: World, peer: Peer): void {
   }
   for (const entry of store.page(null, 10_000, null)) {
     if (rules?.ignores(entry.path, entry.known.content.type === 'dir') || own(peer, entry.path)) continue
+    if (world.marking && isUnshown(entry) && !entry.pending && !peer.marks.wantsReal(entry.path)) continue
     if (entry.known.content.type !== 'gone' && disk.stat(entry.path) === null) {
       throw new SimulationFailure(
         'I13 store and disk',
@@ -265,7 +315,9 @@ function quiet(world: World): void {
   world.peers.forEach((peer, index) => {
     const { seq, changes } = before[index] as (typeof before)[number]
     if (peer.store?.state().seq !== seq) throw new SimulationFailure('I3 not quiet', `${peer.name} announces`)
-    if (peer.disk.changes !== changes) throw new SimulationFailure('I3 not quiet', `${peer.name} writes to its disk`)
+    // What nobody held for certain may be given up now.
+    if (peer.disk.changes !== changes && !world.marking)
+      throw new SimulationFailure('I3 not quiet', `${peer.name} writes to its disk`)
     const open = peer.disk.openFiles - world.heldByConnections(peer)
     if (open > 0) throw new SimulationFailure('I12 descriptors left', `${peer.name}: ${open}`)
   })

@@ -1,4 +1,5 @@
 /** What a simulation does, as data: made from a seed, shrunk when it fails, kept as JSON, replayed. */
+import type { Mark } from '../../protocol/control.ts'
 import { randomFrom } from '../system/_random.ts'
 
 export interface Script {
@@ -54,6 +55,10 @@ export type Action =
   | { readonly do: 'move'; readonly from: string; readonly path: string }
   /** A rule file in a folder (none: the root); no rules: it goes. */
   | { readonly do: 'ignore'; readonly path: string; readonly rules: readonly string[]; readonly text: string }
+  /** What this peer wants of a path and what is below it (none: of everything); `clear`: as the folder above. */
+  | { readonly do: 'mark'; readonly path: string; readonly mark: Mark | 'clear' }
+  /** Content below a path (none: all) is to be given up now. */
+  | { readonly do: 'evict'; readonly path: string }
   /** A name that is not valid UTF-8. */
   | { readonly do: 'invalid'; readonly text: string }
   | { readonly do: 'rename' | 'copy' | 'link'; readonly pick: number; readonly path: string }
@@ -101,14 +106,14 @@ export type Step = Moment & Action
 /** How far a kernel's clock for files goes at once: 4 ms at 250 Hz. */
 export const TICK_NS = 4_000_000
 
-/** `rules`: users write rule files, and some peers go on showing their own. */
-export const FAULTS = ['none', 'cut', 'kill', 'store', 'power', 'disk', 'all', 'rules'] as const
+/** `rules`: users write rule files, and some peers go on showing their own. `marks`: not everybody wants everything real. */
+export const FAULTS = ['none', 'cut', 'kill', 'store', 'power', 'disk', 'all', 'rules', 'marks'] as const
 export type Faults = (typeof FAULTS)[number]
 /** `mixed`: each seed takes one of the classes. */
 export const WANTED = [...FAULTS, 'mixed'] as const
 export type Wanted = (typeof WANTED)[number]
 
-const MIXED = FAULTS.filter(faults => faults !== 'rules')
+const MIXED = FAULTS.filter(faults => faults !== 'rules' && faults !== 'marks')
 
 export function classOf(wanted: Wanted, seed: number): Faults {
   return wanted === 'mixed' ? (MIXED[seed % MIXED.length] as Faults) : wanted
@@ -151,9 +156,12 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
   const first = pool === ODD ? below(pool.length - few) : 0
   const names = pool.slice(first, first + few)
   const rules = faults === 'rules'
+  const marks = faults === 'marks'
   const depth = pickOf([1, 2, 2, 3])
   const tempo = pickOf([5, 50, 300, 2000])
   const phases = pickOf([1, 1, 2, 3])
+  // Half of them without what excuses a write from being shown.
+  const harsh = marks && random() < 0.5
   const steps: Step[] = []
   let number = 0
 
@@ -212,6 +220,12 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     }
   }
 
+  function markAction(): Action {
+    const at = random() < 0.4 ? '' : path()
+    if (random() < 0.25) return { do: 'evict', path: at }
+    return { do: 'mark', path: at, mark: pickOf(['unreal', 'unreal', 'unreal', 'real', 'clear', 'pinned'] as const) }
+  }
+
   function powerLoss(): Action {
     return {
       do: 'power',
@@ -234,6 +248,9 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
       power: ['power', 'power', 'kill', 'cut'],
       disk: ['full', 'kill', 'pause', 'clock', 'errors', 'errors', 'unmount', 'reboot'],
       rules: ['cut', 'kill', 'lose_store'],
+      marks: harsh
+        ? ['kill', 'power', 'backup', 'restore_store', 'lose_store', 'errors', 'pause', 'cut']
+        : ['cut', 'kill', 'kill', 'pause'],
       all: [
         'cut',
         'partition',
@@ -295,7 +312,8 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     let atMs = pickOf([0, 100, 3_000])
     for (let index = 0; index < Math.ceil(operations / phases); index++) {
       const peer = below(peers)
-      const action = rules && random() < 0.08 ? ruleAction() : userAction()
+      const marked = marks && random() < 0.15
+      const action = marked ? markAction() : rules && random() < 0.08 ? ruleAction() : userAction()
       steps.push({ phase, atMs: Math.round(atMs), peer, ...action })
       if (action.do === 'move' && random() < 0.5) {
         // The same way back, at another peer, before it has heard of it.
@@ -314,6 +332,8 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
       if (faults === 'power' && random() < 0.1)
         steps.push({ phase, atMs: Math.round(atMs) + pickOf([0, 20, 150, 900]), peer, ...powerLoss() })
       atMs += random() < 0.2 ? below(4_000) : below(2 * tempo)
+      // Time enough for content to be given up.
+      if (marks && random() < 0.05) atMs += 25_000
     }
   }
   const topology = pickOf<Script['topology']>(['mesh', 'mesh', 'mesh', 'line', 'star'])

@@ -9,6 +9,7 @@ import { MemoryCacheFiles } from '../../actors/arena/cache-files-memory.ts'
 import { type ArenaOutput, Problems, Timers } from '../../actors/arena/context.ts'
 import type { TornFile } from '../../actors/arena/disk-journal.ts'
 import { Marks } from '../../actors/arena/marks.ts'
+import { givesUp } from '../../actors/arena/plan.ts'
 import { isReadId } from '../../actors/arena/reads.ts'
 import { RecentContent } from '../../actors/arena/recent.ts'
 import { RULES, type Rules } from '../../actors/arena/rules.ts'
@@ -18,9 +19,11 @@ import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import { hashLeaves, hashSmall, leafCount } from '../../actors/hasher/merkle.ts'
 import { perform } from '../../actors/hasher/patch.ts'
+import type { Mark } from '../../protocol/control.ts'
 import { type ErrorCode, type Failure, SyncError } from '../../protocol/error.ts'
 import type { ArenaName, Author, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
+import { OWN_FOLDER } from '../../protocol/path.ts'
 import type { ArenaReport, ArenaSettings, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import { memoryFiles } from '../arena/_memory-files.ts'
@@ -54,6 +57,9 @@ export interface Peer {
   readonly user: User
   arena: Arena | null
   store: Store | null
+  /** What it wants of each path, and of the arena. */
+  marks: Marks
+  mark: Mark
   tables: SimulatedTables
   /** Outlives the process. */
   readonly cacheFiles: MemoryCacheFiles
@@ -74,6 +80,7 @@ export interface Peer {
   /** How its volume is taken away now. */
   away: 'nothing' | 'empty' | null
   guards: string[]
+  paused: boolean
   /** What its user is about to do, in order. */
   readonly plans: { readonly atMs: number; readonly step: Step; done: boolean }[]
 }
@@ -123,6 +130,8 @@ export class World {
 
   /** Users write rule files. */
   readonly ignoring: boolean
+  /** Not everybody wants everything real. */
+  readonly marking: boolean
   /** Users make hard links: what is done through one name no watcher tells of the other; a scan finds it. */
   readonly linked: boolean
 
@@ -132,6 +141,7 @@ export class World {
     this.script = script
     this.#rules = rules
     this.linked = script.steps.some(step => step.do === 'link')
+    this.marking = script.steps.some(step => step.do === 'mark')
     this.ignoring = script.steps.some(step => step.do === 'ignore')
     this.#random = randomFrom(script.seed * 31 + 7)
     for (let index = 0; index < script.peers; index++) this.peers.push(this.#makePeer(index))
@@ -254,6 +264,8 @@ export class World {
       user,
       arena: null,
       store: null,
+      marks: new Marks('real'),
+      mark: 'real',
       tables: this.#newTables(new MemoryTables(), () => peer),
       cacheFiles: new MemoryCacheFiles({ open: bytes => disk.openApart(bytes) }),
       boot: 0,
@@ -267,6 +279,7 @@ export class World {
       errors: null,
       away: null,
       guards: [],
+      paused: false,
       plans: [],
     }
     return peer
@@ -313,6 +326,7 @@ export class World {
         boot: `boot-${peer.boot}`,
       })
       peer.store = store
+      peer.marks = new Marks(peer.mark, store.marks())
       const { life, clock } = peer
       const arena = new Arena({
         context: {
@@ -334,7 +348,7 @@ export class World {
           problems: new Problems(),
           timers: new Timers(),
           recent: new RecentContent(),
-          marks: new Marks('real', store.marks()),
+          marks: peer.marks,
           rules: this.#rules,
         },
         digest,
@@ -535,6 +549,7 @@ export class World {
       throw new SimulationFailure('I5 invented content', `${peer.name} ${operation} ${path} (${key})`)
     if (operation !== 'takeOut') return
     const next = store?.entry(path)?.known.content.type
+    if (store?.intents().some(intent => intent.path === path && givesUp(intent))) return
     if (next === 'file' || next === 'symlink')
       throw new SimulationFailure('I6 not atomic', `${path} leaves its place for a ${next} at ${peer.name}`)
   }
@@ -629,8 +644,25 @@ export class World {
     } else if (report.type === 'history') {
       for (const { action, path, other, author } of report.events) {
         this.note(`${peer.name} history ${action} ${path}${other === undefined ? '' : ` from ${other}`} by ${author}`)
+        if (action === 'unrealized') this.#givenUp(peer, path)
       }
     }
+  }
+
+  /** I7 at every step: what is given up is on another disk at the same path, or its user has just ended it there. */
+  #givenUp(peer: Peer, path: EntryPath): void {
+    this.count('given up')
+    const content = peer.store?.entry(path)?.known.content
+    if (content?.type !== 'file' || content.size === 0) return
+    const { inside } = peer.disk
+    peer.disk.inside = false
+    const slot = peer.disk.stageList().find(name => hashAt(peer.disk, `${OWN_FOLDER}/staging/${name}`) === content.hash)
+    const key = slot === undefined ? null : contentKey(peer.disk, `${OWN_FOLDER}/staging/${slot}`)
+    peer.disk.inside = inside
+    const others = this.peers.filter(other => other !== peer && other.away === null)
+    if (others.some(({ disk }) => hashAt(disk, path) === content.hash)) return
+    if (key === null || !this.ledger.required.has(key) || others.some(({ disk }) => contentsOf(disk).has(key))) return
+    throw new SimulationFailure('I7 last copy', `${peer.name} gives up ${path} (${key}), and nobody else shows it`)
   }
 
   // Network
@@ -913,6 +945,13 @@ export class World {
       case 'clock':
         peer.clock.aheadMs += step.jumpMs
         return
+      case 'mark': {
+        if (step.path !== '') return this.#command(peer, 'mark', { path: step.path, mark: step.mark })
+        peer.mark = step.mark === 'clear' ? 'real' : step.mark
+        return this.#enter(peer, arena => arena.settings(this.#settingsOf(peer, peer.paused)))
+      }
+      case 'evict':
+        return this.#command(peer, 'evict', step.path === '' ? {} : { path: step.path })
       case 'pause':
         this.#setPaused(peer, true)
         return this.after(step.downMs, () => this.#setPaused(peer, false))
@@ -944,7 +983,12 @@ export class World {
     else this.#enter(peer, work)
   }
 
+  #command(peer: Peer, method: string, params: Record<string, unknown>): void {
+    this.#enter(peer, arena => arena.control({ type: 'control', id: 9, method, params }))
+  }
+
   #setPaused(peer: Peer, paused: boolean): void {
+    peer.paused = paused
     this.#enter(peer, arena => arena.settings(this.#settingsOf(peer, paused)))
   }
 
@@ -953,7 +997,7 @@ export class World {
       name: ARENA,
       root: '/memory',
       storePath: '/store',
-      mark: 'real',
+      mark: peer.mark,
       cache: { path: '/cache', max: { bytes: 2 ** 40 }, leave: { bytes: 0 } },
       author: (LETTERS[peer.index] as string).repeat(7) as Author,
       // As in the configuration of each: those that it can reach.
@@ -1025,6 +1069,8 @@ const OUTSIDE = new Set([
   'full',
   'clock',
   'pause',
+  'mark',
+  'evict',
   'overflow',
   'stall',
   'errors',
@@ -1060,6 +1106,11 @@ const OPENING = new Set([
 
 function before(a: { atMs: number; order: number }, b: { atMs: number; order: number }): boolean {
   return a.atMs < b.atMs || (a.atMs === b.atMs && a.order < b.order)
+}
+
+/** Name of the content that a path shows; null: no file. */
+function hashAt(disk: SimulatedDisk, path: string): string | null {
+  return disk.stat(path as EntryPath)?.type === 'file' ? hashSmall(disk.readFile(path)) : null
 }
 
 function pairOf(a: Peer, b: Peer): string {

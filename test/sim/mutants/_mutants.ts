@@ -28,6 +28,8 @@ const APPLY = 'actors/arena/apply.ts'
 const ARENA = 'actors/arena/arena.ts'
 const FEED = 'actors/arena/feed.ts'
 const FETCH = 'actors/arena/fetch.ts'
+const GIVE_UP = 'actors/arena/give-up.ts'
+const LEASE = 'actors/arena/lease.ts'
 const LOCAL = 'actors/arena/local.ts'
 const RULES = 'actors/arena/rules.ts'
 const STORE = 'actors/arena/store-tables.ts'
@@ -506,5 +508,64 @@ export const MUTANTS: readonly Mutant[] = [
       },
     ],
     faults: ['none', 'disk'],
+  },
+
+  // Content that is given up
+
+  {
+    name: 'given-up-unasked',
+    takenAway: 'Content is given up when a peer has promised to keep it: it is, whatever the peer says',
+    edits: [
+      { file: GIVE_UP, search: "answer?.answers[index] === 'granted'", replace: 'answer !== null || index >= 0' },
+    ],
+    faults: ['marks'],
+    tests: ['test/arena/give-up.test.ts'],
+  },
+  {
+    name: 'leaver-grants',
+    takenAway: 'Who is about to leave a file promises it to nobody: it does',
+    edits: [{ file: LEASE, search: "if (this.#leaving.has(file.path)) return 'leaving'", replace: '' }],
+    faults: [],
+    tests: ['test/arena/lease.test.ts'],
+  },
+  {
+    name: 'promise-forgotten-by-start',
+    takenAway: 'After a start nothing is left for a while: it is, at once',
+    edits: [{ file: LEASE, search: 'if (nowMs < this.#restsUntilMs || ', replace: 'if (' }],
+    faults: [],
+    tests: ['test/arena/lease.test.ts'],
+  },
+  {
+    name: 'given-up-not-written-down',
+    takenAway: 'What is given up is written down before it is taken out: it is not',
+    edits: [{ file: GIVE_UP, search: 'writer.putIntent(file.intent)', replace: '' }],
+    faults: ['marks'],
+    tests: ['test/arena/give-up.test.ts'],
+  },
+  {
+    name: 'put-back-store-not-noticed',
+    takenAway: 'A store that was put back from before content was given up takes nothing for deleted: it does',
+    edits: [
+      {
+        file: ARENA,
+        search: 'if (inRoot <= this.#context.store.state().givenUp) return',
+        replace: 'if (inRoot >= 0) return',
+      },
+    ],
+    faults: ['marks'],
+    tests: ['test/arena/give-up.test.ts'],
+  },
+  {
+    name: 'last-name-not-rescued',
+    takenAway: 'Content that leaves a path comes first to another that is only known: it does not',
+    edits: [
+      {
+        file: APPLY,
+        search: 'if (this.#local.unsettled(path) || this.#rescueFirst(entry)) return',
+        replace: 'if (this.#local.unsettled(path)) return',
+      },
+    ],
+    faults: [],
+    tests: ['test/arena/unreal.test.ts'],
   },
 ]
