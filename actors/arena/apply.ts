@@ -85,6 +85,8 @@ export interface ApplyEvents {
   changed(): void
   /** The disk shows these now. */
   shown(paths: readonly EntryPath[]): void
+  /** Asks all peers whether they have this content, and calls back if each of them says that it does not. */
+  nowhere(hash: BlobHash, then: () => void): void
   /** Rules may have come with what was applied, or gone with it. */
   rulesApplied(path: EntryPath): void
 }
@@ -707,10 +709,17 @@ export class Applier {
       } else if (!heard) this.#lostSince.set(path, nowMs)
       else if (nowMs - sinceMs >= LOST_MS && this.#fetch.isStuck(known.content.hash) && !this.#local.unsettled(path)) {
         this.#lostSince.delete(path)
-        this.#giveUp(path, entry)
+        this.#events.nowhere(known.content.hash, () => this.#giveUpIfLost(path, known))
       }
     }
     if (this.#lostSince.size > 0) this.#lookForLost()
+  }
+
+  /** Nobody has it, not even one who could not give it just now. */
+  #giveUpIfLost(path: EntryPath, lost: Version): void {
+    const entry = this.#context.store.entry(path)
+    if (!this.#active || !this.#isOurs(entry) || !sameVersion(entry.known, lost) || this.#local.unsettled(path)) return
+    if (lost.content.type === 'file' && this.#fetch.isStuck(lost.content.hash)) this.#giveUp(path, entry)
   }
 
   #giveUp(path: EntryPath, entry: Entry): void {

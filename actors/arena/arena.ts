@@ -160,6 +160,7 @@ export class Arena {
       announced: () => this.#announced(),
       changed: () => this.#statusSoon(),
       shown: paths => this.#giveUp.shown(paths),
+      nowhere: (hash, then) => this.#ifNowhere(hash, then),
       rulesApplied: path => {
         if (isIgnoreFile(path)) this.#local.rulesFile(path)
       },
@@ -734,6 +735,17 @@ export class Arena {
         reply()
       })
     }
+  }
+
+  /** Who cannot give a content just now may have it all the same: an edit, or a disk that fails for a moment. */
+  #ifNowhere(hash: BlobHash, then: () => void): void {
+    const peers = this.#openPeers
+    let left = peers.length
+    for (const peer of peers)
+      this.#questions.ask<HoldsMessage>(peer, { type: 'holds', hashes: [hash] }, HOLDS_MS, answer => {
+        if (answer?.held[0] === 'none' && --left === 0) then()
+      })
+    if (left === 0) then()
   }
 
   #evict(id: number, text: string | undefined): void {

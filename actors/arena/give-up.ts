@@ -509,6 +509,8 @@ export class GiveUp {
       const { size } = entry.known.content
       this.#apply.unstage(intent?.slot as string)
       this.#underWay.delete(path)
+      // What a user has put there meanwhile was not looked at.
+      this.#local.lookAgain(path)
       this.leases.ended(path)
       this.#note(path, null)
       this.#settled(path, null, size)

@@ -482,7 +482,8 @@ export class LocalChanges {
 
   #noteMissing(entry: Entry): void {
     if (this.#missing.has(entry.path)) return
-    if (this.#events.givingUp(entry.path)) return this.#tryAgain(entry.path)
+    // It is looked at when that is over.
+    if (this.#events.givingUp(entry.path)) return
     const { clock, timers } = this.#context
     this.#missing.set(entry.path, clock.nowMs())
     if (entry.stamp && entry.stamp.ino !== 0n) this.#missingInodes.set(entry.stamp.ino, entry.path)

@@ -1,7 +1,7 @@
 /** Arenas of which one peer does not want everything real: what it shows, what it asks for, and what the others see of that. */
 import test, { type ExecutionContext } from 'ava'
 import type { ListedEntry } from '../../protocol/status.ts'
-import { connectAll, disconnectAll, makeHousehold, makePair, type Peer, settle, type World } from './_pair.ts'
+import { connectAll, disconnectAll, makeHousehold, makePair, type Peer, pass, settle, type World } from './_pair.ts'
 
 /** Too short for content to be given up. */
 const SHORT_MS = 400
@@ -251,6 +251,32 @@ test('content that leaves a path where it is shown comes first to another that i
       t.is(b.state.problems.length, 0)
     }
   }
+})
+
+test('content that its holder cannot give for a while is not lost, for its author does not show it any more', t => {
+  const { world, a, b } = makePair()
+  a.configure({ mark: 'unreal' })
+  a.write('file', 'content')
+  settle(world, 30_000)
+  t.false(a.has('file'))
+  b.restart()
+  a.restart()
+  settle(world)
+  // As if each reading failed.
+  world.tamper = message => {
+    if (message.type !== 'send' || message.header.type !== 'pack') return
+    message.header.sizes.fill(-1)
+    message.payload = new Uint8Array(0)
+  }
+  a.configure({ mark: 'real' })
+  pass(world, 120_000)
+  t.false(a.has('file'))
+  t.is(b.read('file'), 'content')
+  t.false(a.logged.includes('content_lost'))
+  world.tamper = null
+  pass(world, 120_000)
+  t.is(a.read('file'), 'content')
+  assertQuiet(t, world)
 })
 
 test('rule files are real whatever the mark says', t => {
