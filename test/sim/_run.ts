@@ -79,7 +79,7 @@ function settle(world: World): void {
     world.resume()
     const agreed = world.peers.every(peer => peer.arena?.status().consensus)
     // Who says that all is the same says so of the disks, too.
-    if (agreed && !asked && !world.linked && world.nowMs - world.userMs > UNSEEN_MS) {
+    if (agreed && !asked && !world.linked && !isGivingUp(world) && world.nowMs - world.userMs > UNSEEN_MS) {
       asked = true
       const wrong = differences(world)
       if (wrong.length > 0) throw new SimulationFailure('I13 not honest', wrong.join(' | '))
