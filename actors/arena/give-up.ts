@@ -8,6 +8,7 @@ import type { EvictResult } from '../../protocol/control.ts'
 import { SyncError } from '../../protocol/error.ts'
 import type { EntryPath, PeerId } from '../../protocol/ids.ts'
 import { LEASE_FILES_MAX, LEASE_MS } from '../../protocol/limits.ts'
+import { checkPath } from '../../protocol/path.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { type Applier, statOf } from './apply.ts'
@@ -544,8 +545,9 @@ export class GiveUp {
 
   // What peers ask
 
-  /** A peer wants to give up files that may be here. What is granted is written down before the answer. */
+  /** A peer wants to give up files that may be here. What is granted is written down before the answer. Throws `path_invalid`. */
   lease(peer: PeerId, { id, files }: Message<'lease'>): void {
+    for (const { path } of files) checkPath(path)
     const { store, settings, deliver, clock } = this.#context
     const nowMs = clock.nowMs()
     const answers = files.map(file => this.#answer(peer, file, nowMs))
@@ -574,7 +576,9 @@ export class GiveUp {
     return this.leases.answer(peer, file, true, nowMs)
   }
 
+  /** Throws `path_invalid`. */
   leaseEnd(peer: PeerId, { files }: Message<'lease_end'>): void {
+    for (const { path } of files) checkPath(path)
     this.#forget(files.filter(file => this.leases.end(peer, file)).map(({ path, hash }) => ({ peer, path, hash })))
   }
 

@@ -349,6 +349,27 @@ test('who has promised to keep a file keeps what replaces it, too, until the pro
   t.false([...b.contents()].includes('content'))
 })
 
+test('a path that cannot be one is a breach, and what is not here is promised to nobody', t => {
+  const { world, a, b } = makePair()
+  a.write('file', 'content')
+  settle(world)
+  const content = a.entry('file')?.known.content
+  const hash = content?.type === 'file' ? content.hash : ''
+  const say = (type: 'lease' | 'lease_end', path: string, of = hash) => {
+    const header = { type, arena: 'tree', id: 2 ** 49, files: [{ path, hash: of }] } as never
+    b.arena.fromPeer(a.id, { type: 'wire', header })
+  }
+  for (const path of ['../file', '.realize/marker', 'ü'.repeat(1000), 'a\0b'])
+    for (const type of ['lease', 'lease_end'] as const) t.throws(() => say(type, path), { code: 'path_invalid' })
+  say('lease', 'nothing')
+  say('lease', 'file', '0'.repeat(64))
+  t.deepEqual(b.store.leases(), [])
+  say('lease', 'file')
+  t.like(b.store.leases(), [{ peer: a.id, path: 'file' as EntryPath }])
+  say('lease_end', 'file')
+  t.deepEqual(b.store.leases(), [])
+})
+
 test('a store that begins afresh has forgotten what it promised: it gives nothing up for a while', t => {
   const { world, a, b } = makePair()
   a.write('file', 'content')

@@ -1,7 +1,7 @@
 /** Leases as a state machine: what is promised, for how long, and that no content can leave its last disk. */
 import test from 'ava'
 import fc from 'fast-check'
-import { isInTime, type LeasedFile, Leases } from '../../actors/arena/lease.ts'
+import { isInTime, LEASES_MAX, type LeasedFile, Leases } from '../../actors/arena/lease.ts'
 import { LEASE_MS } from '../../protocol/limits.ts'
 import { path, peerId } from './_store-entries.ts'
 import { hash } from './_versions.ts'
@@ -80,6 +80,14 @@ test('after a start nothing is left for a whole lease, and what was promised bef
   t.true(leases.leave(file, 1000 + LEASE_MS))
   leases.rest(2000 + LEASE_MS)
   t.false(leases.leave({ path: path('third'), hash: hash('b') }, 1999 + 2 * LEASE_MS))
+})
+
+test('no more is promised than there is room for, until something has ended', t => {
+  const leases = rested()
+  for (let i = 0; i < LEASES_MAX; i++)
+    t.is(leases.answer(B, { path: path(`${i}`), hash: hash('a') }, true, i), 'granted')
+  t.is(leases.answer(B, file, true, LEASES_MAX), 'later')
+  t.is(leases.answer(B, file, true, LEASE_MS), 'granted')
 })
 
 test('a leaver relies on half of what it was promised, from before it asked', t => {
