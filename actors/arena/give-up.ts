@@ -186,6 +186,8 @@ export class GiveUp {
   #isWanted(entry: Entry | undefined): entry is LeavingEntry {
     if (entry?.known.content.type !== 'file' || entry.have !== entry.known) return false
     const { marks } = this.#context
+    // What is ignored is its user's alone.
+    if (this.#local.rules.ignoresEntry(entry)) return false
     return marks.of(entry.path) === 'unreal' && !marks.wantsReal(entry.path)
   }
 
@@ -566,7 +568,8 @@ export class GiveUp {
     const entry = this.#context.store.entry(file.path)
     const content = entry?.known.content
     const holds = entry && entry.have === entry.known && content?.type === 'file' && content.hash === file.hash
-    if (!holds) return this.leases.answer(peer, file, false, nowMs)
+    // What is ignored here may change without a word.
+    if (!holds || this.#local.rules.ignoresEntry(entry)) return this.leases.answer(peer, file, false, nowMs)
     try {
       if (!this.#active || this.#shows(file.path, entry) !== 'durably') return 'later'
     } catch (error) {

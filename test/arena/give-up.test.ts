@@ -349,6 +349,19 @@ test('who has promised to keep a file keeps what replaces it, too, until the pro
   t.false([...b.contents()].includes('content'))
 })
 
+test('what is ignored is neither given up nor promised', t => {
+  const { world, a, b } = makePair()
+  a.write('here', 'here')
+  a.write('there', 'there')
+  settle(world)
+  a.configure({ ignore: ['here'], mark: 'unreal' })
+  b.configure({ ignore: ['there'] })
+  pass(world, 5 * LEASE_MS)
+  t.deepEqual(a.tree(), { here: 'here', there: 'there' })
+  t.regex(listed(a, 'there')?.problem ?? '', /no other connected peer holds it/)
+  t.deepEqual(b.store.leases(), [])
+})
+
 test('a path that cannot be one is a breach, and what is not here is promised to nobody', t => {
   const { world, a, b } = makePair()
   a.write('file', 'content')
