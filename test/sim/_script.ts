@@ -336,7 +336,9 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
       if (marks && random() < 0.05) atMs += 25_000
     }
   }
-  const topology = pickOf<Script['topology']>(['mesh', 'mesh', 'mesh', 'line', 'star'])
+  const drawn = pickOf<Script['topology']>(['mesh', 'mesh', 'mesh', 'line', 'star'])
+  // Who only knows of a file does not pass its content on.
+  const topology = marks ? 'mesh' : drawn
   return {
     seed,
     peers,

@@ -16,6 +16,7 @@ import { RULES, type Rules } from '../../actors/arena/rules.ts'
 import type { Store } from '../../actors/arena/store.ts'
 import { openStore } from '../../actors/arena/store-tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
+import { living } from '../../actors/arena/version.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import { hashLeaves, hashSmall, leafCount } from '../../actors/hasher/merkle.ts'
 import { perform } from '../../actors/hasher/patch.ts'
@@ -252,6 +253,7 @@ export class World {
           if (peer.away !== null) return
           this.userMs = this.nowMs
           work()
+          this.#noteReplaced(peer)
         }),
       inAnyCase: (waitMs, work) => this.after(waitMs, work),
       overflow: () => this.#enter(peer, arena => arena.touched(null)),
@@ -483,13 +485,7 @@ export class World {
   /** Torn content that the store cannot tell from a user's, because it never saw the whole, is what its user finds and keeps. */
   #noteTorn(peer: Peer, tornFiles: readonly TornFile[]): void {
     const files = new Map(tornFiles.map(file => [file.ino, file]))
-    const store = openStore({
-      tables: peer.tables.snapshot(),
-      digest,
-      newReplica: () => '0'.repeat(16) as ReplicaId,
-      newSession: () => '0'.repeat(16) as SessionToken,
-      boot: '',
-    })
+    const store = this.#storeOf(peer)
     for (const path of pathsOf(peer.disk)) {
       const stat = peer.disk.stat(path as EntryPath)
       const file = files.get(stat?.ino ?? 0n)
@@ -647,6 +643,34 @@ export class World {
         if (action === 'unrealized') this.#givenUp(peer, path)
       }
     }
+  }
+
+  /** What a user puts where the very same peer has made a file, and given it up, replaces it: its count includes it. */
+  #noteReplaced(peer: Peer): void {
+    if (!this.marking) return
+    const store = peer.store ?? this.#storeOf(peer)
+    const { inside } = peer.disk
+    peer.disk.inside = false
+    for (const { path, known, have, dormant } of store.page(null, 10_000, null)) {
+      const { content, author } = known
+      if (content.type !== 'file' || living(have) || dormant || author !== (LETTERS[peer.index] as string).repeat(7))
+        continue
+      if (peer.disk.stat(path) === null) continue
+      for (const { disk } of this.peers)
+        if (hashAt(disk, path) === content.hash) this.ledger.ended(contentKey(disk, path))
+    }
+    peer.disk.inside = inside
+  }
+
+  /** What the store of a peer that is down says. */
+  #storeOf(peer: Peer): Store {
+    return openStore({
+      tables: peer.tables.snapshot(),
+      digest,
+      newReplica: () => '0'.repeat(16) as ReplicaId,
+      newSession: () => '0'.repeat(16) as SessionToken,
+      boot: '',
+    })
   }
 
   /** I7 at every step: what is given up is on another disk at the same path, or its user has just ended it there. */
@@ -958,7 +982,8 @@ export class World {
       default:
         if (peer.away !== null) return
         this.userMs = this.nowMs
-        return peer.user.act(step)
+        peer.user.act(step)
+        return this.#noteReplaced(peer)
     }
   }
 
