@@ -460,7 +460,8 @@ export class GiveUp {
     disk.together(() => {
       for (const { path, entry, intent } of granted.files) {
         const now = store.entry(path)
-        if (!now || !isSameFile(now, entry) || this.#events.inUse(path) || disk.beingWritten(path)) continue
+        if (!this.#isWanted(now) || !isSameFile(now, entry)) continue
+        if (this.#events.inUse(path) || disk.beingWritten(path)) continue
         disk.takeOut(path, intent?.slot as string, statOf(entry))
       }
     })
@@ -497,7 +498,8 @@ export class GiveUp {
     const { store, disk } = this.#context
     const now = store.entry(path)
     const stat = disk.stageStat(intent?.slot as string)
-    if (!now || !isSameFile(now, entry) || this.#events.inUse(path) || stat === null) return false
+    // It may be wanted again by now.
+    if (!this.#isWanted(now) || !isSameFile(now, entry) || this.#events.inUse(path) || stat === null) return false
     return isExpected(stat, statOf(entry))
   }
 

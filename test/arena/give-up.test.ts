@@ -236,6 +236,25 @@ test('what a user does between the steps is kept', t => {
   }
 })
 
+test('what is wanted real again between the steps is real again', t => {
+  for (const moment of ['leased', 'taken out', 'given up'] as const) {
+    const { world, a, b } = makePair()
+    a.write('file', 'content')
+    settle(world)
+    pass(world, LEASE_MS)
+    a.configure({ mark: 'unreal' })
+    const leased = said(world, 'leased')
+    if (moment === 'leased') until(world, () => said(world, 'leased') > leased)
+    else if (moment === 'taken out') until(world, () => !a.has('file'))
+    else until(world, () => a.entry('file')?.have === null)
+    a.configure({ mark: 'real' })
+    settle(world)
+    t.deepEqual(a.tree(), { file: 'content' }, moment)
+    t.deepEqual(b.tree(), { file: 'content' }, moment)
+    assertSettled(t, world)
+  }
+})
+
 test('what others do between the steps is followed', t => {
   for (const what of ['edits', 'deletes', 'renames'] as const) {
     const { world, a, b } = makePair()

@@ -147,6 +147,7 @@ test('a new name through a view moves what others have, and what it replaces is 
   t.deepEqual(b.tree(), { folder: '/', made: '/' })
   const [three, one] = [hashOf(view, 'folder/three'), hashOf(view, 'made/one')]
   t.is(view.ask({ type: 'rename', path: at('made/one'), hash: one, to: at('none/one') }), 'ENOENT')
+  b.run('mark', { path: 'here', mark: 'real' })
   b.write('here', 'real')
   settle(world)
   t.is(view.ask({ type: 'rename', path: at('folder/three'), hash: three, to: at('here') }), 'EXDEV')
