@@ -17,6 +17,8 @@ function settingsOf(name: string, peers: PeerId[]): ArenaSettings {
     name: name as ArenaName,
     root: null,
     storePath: '/nowhere',
+    mark: 'real',
+    cache: { path: '/nowhere', max: { bytes: 0 }, leave: { bytes: 0 } },
     author: 'AAAAAAA' as Author,
     peers,
     ignore: [],
