@@ -162,6 +162,7 @@ test('what is not on the disk follows a folder that was renamed there, into ever
   const files: Record<string, string> = { beside: 'x' }
   for (let index = 0; index < 2300; index++) files[`old/${index % 7}/${index}`] = String(index)
   const { world, a, b, view } = partial(files)
+  for (const path of ['old/own', 'new/own']) b.run('mark', { path, mark: 'real' })
   b.write('old/own', 'real')
   settle(world)
   b.rename('old', 'new')
