@@ -27,6 +27,7 @@ import { LocalChanges } from './local.ts'
 import { givenUpIn, markerId, markerWith } from './marker.ts'
 import type { Digest } from './merkle-set.ts'
 import { PatchOrders } from './patches.ts'
+import { Pins } from './pins.ts'
 import { isUnshown } from './plan.ts'
 import { doubted } from './power-loss.ts'
 import { Questions } from './questions.ts'
@@ -80,6 +81,7 @@ export class Arena {
   readonly #fetch: Fetcher
   readonly #reads: Reads
   readonly #wholes: Wholes
+  readonly #pins: Pins
   readonly #patches: PatchOrders
   readonly #apply: Applier
   readonly #questions: Questions
@@ -149,6 +151,7 @@ export class Arena {
     context.cache.inUse = hash => this.#views.isRead(hash)
     this.#reads = new Reads(context)
     this.#wholes = new Wholes(context, this.#reads, () => this.#statusSoon())
+    this.#pins = new Pins(context, this.#reads, () => this.#statusSoon())
     this.#patches = new PatchOrders(context)
     this.#fetch = new Fetcher(context, this.#patches, {
       staged: (path, slot, content, ino) => this.#apply.staged(path, slot, content, ino),
@@ -169,7 +172,10 @@ export class Arena {
       context,
       parts.digest,
       {
-        learnt: paths => this.#apply.known(paths),
+        learnt: paths => {
+          this.#apply.known(paths)
+          this.#pins.look(paths)
+        },
         sources: (peer, paths) => this.#sources(peer, paths),
         peerChanged: () => this.#statusSoon(),
         peerReady: () => this.#giveUp.peerReady(),
@@ -184,7 +190,10 @@ export class Arena {
       peers: () => this.#openPeers,
       inUse: path => this.#views.isOpen(path),
       leaving: paths => this.#views.leaving(paths),
-      left: paths => this.#views.left(paths),
+      left: paths => {
+        this.#views.left(paths)
+        this.#pins.look(paths)
+      },
       changed: () => this.#statusSoon(),
     })
     this.#apply.givingUp = path => this.#giveUp.isUnderWay(path)
@@ -247,7 +256,7 @@ export class Arena {
   // The shell's side
 
   get busy(): boolean {
-    const parts = [this.#local, this.#apply, this.#fetch, this.#wholes, this.#giveUp]
+    const parts = [this.#local, this.#apply, this.#fetch, this.#wholes, this.#pins, this.#giveUp]
     return this.#working && parts.some(part => part.busy)
   }
 
@@ -271,6 +280,7 @@ export class Arena {
         this.#wholes.step()
         this.#giveUp.step()
         this.#endForgiving()
+        this.#pins.step()
       })
     }
     this.#border(() => this.#views.step())
@@ -848,6 +858,7 @@ export class Arena {
         this.#reads.peerReset(peer)
         this.#reads.peerOpened(peer)
         this.#questions.peerReset(peer)
+        this.#pins.lookAtAll()
         if (this.#working) this.#fetch.peerOpened(peer)
         return
       case 'arena_close':
@@ -999,6 +1010,7 @@ export class Arena {
     if (entry?.known.content.type !== 'file') this.#reconsiderLeft(path)
     this.#apply.marksChanged()
     this.#giveUp.search()
+    this.#pins.lookAtAll()
     this.#feed.stateSoon()
     this.#statusSoon()
   }

@@ -1,13 +1,13 @@
 /**
  * Brings content that is wanted into the staging folder: small blobs by the pack, big ones leaf by leaf, from any peer that has
- * them, each verified against its Merkle tree before it counts. What an interrupted transfer left here, an older version has
- * (reuse.ts) or another arena of this peer lends is not fetched.
+ * them, each verified against its Merkle tree before it counts. What an interrupted transfer left here, is cached, an older
+ * version has (reuse.ts) or another arena of this peer lends is not fetched.
  *
  * A file that is borrowed from another arena becomes one of this arena, for all its peers to read. So only what a peer has proven to
  * have in *this* arena is borrowed, and only if that peer may read the other arena, too: else whoever knows a hash could announce it
  * here and then fetch the file of an arena that is not shared with it. What proves it is a right answer about the blob's
- * tree: an honest peer gives one only of a file that it shows in this arena, so whoever may read this arena can have it from that
- * peer; a dishonest one can read it in the other arena anyway. That an entry says so is no proof: a peer passes on what others say.
+ * tree: an honest peer gives one only of a file that it shows in this arena or has cached wholly for it, so whoever may read this arena
+ * can have it from that peer; a dishonest one can read it in the other arena anyway. That an entry says so is no proof: a peer passes on what others say.
  */
 import type { ErrorCode, Failure } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
@@ -99,6 +99,8 @@ interface Download {
   readonly has: Uint8Array
   here: number
   at: number
+  /** The slot was made for this download: nothing is in it but what came since. */
+  fresh: boolean
   firstMissing: number
   readonly chunks: Map<number, Chunk>
   /** An older version on this disk, if one could be told before the tree was known. */
@@ -363,6 +365,7 @@ export class Fetcher {
     const nowMs = this.#context.clock.nowMs()
     // Looked at with every word of every peer: mostly all of it is asked for already.
     if (!someOf(this.#small.values(), want => want.asked === null && want.notBeforeMs <= nowMs)) return
+    this.#takeCachedSmall()
     const open = new Map<PeerId, number>()
     for (const { peer } of this.#packs.values()) open.set(peer, (open.get(peer) ?? 0) + 1)
     for (const peer of this.#peers) {
@@ -385,6 +388,19 @@ export class Fetcher {
       if (hashes.length > 0) this.#askPack(peer, hashes)
     }
     this.#noteStuck(this.#small, nowMs)
+  }
+
+  #takeCachedSmall(): void {
+    const { cache } = this.#context
+    if (cache.bytes === 0) return
+    for (const want of [...this.#small.values()]) {
+      if (want.asked !== null || !cache.hasAny(want.hash)) continue
+      const bytes = cache.part(want, 0, 0, want.size)
+      if (!bytes) continue
+      this.#small.delete(want.hash)
+      this.#holders.delete(want.hash)
+      this.#stageSmall(want, bytes)
+    }
   }
 
   #askPack(peer: PeerId, hashes: BlobHash[]): void {
@@ -504,6 +520,7 @@ export class Fetcher {
       has: new Uint8Array(leaves),
       here: 0,
       at: 0,
+      fresh: false,
       firstMissing: 0,
       chunks: new Map(),
       older,
@@ -602,18 +619,42 @@ export class Fetcher {
     if (download.at === 0 && disk.stageStat(download.slot) === null) {
       disk.close(disk.stageOpen(download.slot, download.want.size))
       this.#markZeroes(download)
-      return this.#toReuse(download)
+      if (!this.#context.cache.hasAny(download.want.hash)) return this.#toReuse(download)
+      download.fresh = true
     }
     const end = Math.min(download.leaves, download.at + STEP_LEAVES)
-    const bytes = disk.stageRead(download.slot, download.at * LEAF_BYTES, (end - download.at) * LEAF_BYTES)
+    const bytes = download.fresh
+      ? new Uint8Array(0)
+      : disk.stageRead(download.slot, download.at * LEAF_BYTES, (end - download.at) * LEAF_BYTES)
     for (let leaf = download.at; leaf < end; leaf++) {
       const start = (leaf - download.at) * LEAF_BYTES
       const part = bytes.subarray(start, Math.min(start + LEAF_BYTES, start + this.#leafBytes(download, leaf)))
       if (part.length === this.#leafBytes(download, leaf) && this.#fits(download, leaf, part))
         this.#mark(download, leaf)
     }
+    this.#takeCached(download, download.at, end)
     download.at = end
     if (end === download.leaves) this.#toReuse(download)
+  }
+
+  /** Leaves [from, end) that are cached and not in the slot. */
+  #takeCached(download: Download, from: number, end: number): void {
+    const { disk, cache } = this.#context
+    const { want, slot } = download
+    if (!cache.hasAny(want.hash)) return
+    const fd = disk.stageOpen(slot, want.size)
+    try {
+      for (let leaf = from; leaf < end; leaf++) {
+        if (download.has[leaf] === 2) continue
+        const bytes = cache.part(want, leaf, 0, this.#leafBytes(download, leaf))
+        if (!bytes || !this.#fits(download, leaf, bytes)) continue
+        disk.writeFd(fd, leaf * LEAF_BYTES, bytes)
+        this.#mark(download, leaf)
+        count(this.#context, { leaves_reused: 1 })
+      }
+    } finally {
+      disk.close(fd)
+    }
   }
 
   #leafBytes(download: Download, leaf: number): number {

@@ -72,6 +72,12 @@ export class Marks {
     else this.#wanted.delete(path)
   }
 
+  /** Paths that have this mark of their own; null: all that have none. */
+  *withMark(mark: Mark): Iterable<EntryPath | null> {
+    if (this.fallback === mark) yield null
+    for (const [path, own] of this.#marks) if (own === mark) yield path
+  }
+
   /** Whether what is at this path, or anything below it, may be wanted other than real. */
   mayBeUnreal(folder: EntryPath): boolean {
     if (this.of(folder) !== 'real') return true
