@@ -136,8 +136,7 @@ export class Cache {
   }
 
   hasAny(hash: BlobHash): boolean {
-    const cached = this.#atHand.get(hash)
-    return cached ? cached.bytes > 0 : this.#row(hash) !== undefined
+    return this.sizeOf(hash) !== undefined
   }
 
   has(blob: Blob, leaf: number): boolean {
@@ -147,7 +146,9 @@ export class Cache {
 
   /** Size of a blob of which something is here. */
   sizeOf(hash: BlobHash): number | undefined {
-    return this.#atHand.get(hash)?.blob.size ?? this.#row(hash)?.size
+    const cached = this.#atHand.get(hash)
+    // Of whom only hashes are known, nothing is here.
+    return cached && cached.bytes > 0 ? cached.blob.size : this.#row(hash)?.size
   }
 
   /** Bytes [start, end) of a leaf, verified; null: they are not here. */

@@ -81,9 +81,11 @@ interface Reading {
   /** Requests under way for each leaf; and for the tree of each group (NODES: of the groups). */
   readonly asked: Map<number, Set<number>>
   readonly treeAsked: Map<number, Set<number>>
-  /** Who has nothing of it, or has sent something else; who has not this leaf; leaves that are asked for one by one. */
+  /** Who has nothing of it, or has sent something else; who has not this leaf; and leaves that are asked for one by one. */
   readonly refused: Set<PeerId>
   readonly refusedLeaf: Map<number, Set<PeerId>>
+  /** Who has a part of it, and so gives no hashes. */
+  readonly refusedTree: Set<PeerId>
   readonly single: Set<number>
   /** Came before their hash. */
   readonly early: Map<number, { readonly peer: PeerId; readonly bytes: Uint8Array }>
@@ -211,6 +213,7 @@ export class Reads {
         treeAsked: new Map(),
         refused: new Set(),
         refusedLeaf: new Map(),
+        refusedTree: new Set(),
         single: new Set(),
         early: new Map(),
       }
@@ -241,6 +244,7 @@ export class Reads {
 
   #hope(reading: Reading, peer: PeerId): void {
     reading.refused.delete(peer)
+    reading.refusedTree.delete(peer)
     for (const peers of reading.refusedLeaf.values()) peers.delete(peer)
   }
 
@@ -432,7 +436,7 @@ export class Reads {
         continue
       }
       const candidates = this.#candidates(reading, from)
-      if (candidates.length === 0) {
+      if (candidates.length === 0 || !this.#hashesCome(reading, groupOf(from))) {
         at++
         if (!this.#isAsked(reading, from)) this.#unreachable(reading, from)
         continue
@@ -517,10 +521,27 @@ export class Reads {
     })
   }
 
+  /** Who may be asked for hashes: the one who is asked for leaves, if it gives them. */
+  #treeSource(reading: Reading, first: PeerId | null): PeerId | undefined {
+    const may = (peer: PeerId) =>
+      this.#peers.has(peer) && !reading.refused.has(peer) && !reading.refusedTree.has(peer) && !this.#mute.has(peer)
+    if (first !== null && may(first)) return first
+    const peers = [...this.#peers].filter(may)
+    return peers.find(peer => !this.#slow(peer)) ?? peers[0]
+  }
+
+  /** Whether a group's hashes are known, or can be. Without them leaves are nothing. */
+  #hashesCome(reading: Reading, group: number): boolean {
+    if (reading.leaves <= 1 || this.#cache.tree(reading.blob, group)) return true
+    return reading.treeAsked.has(group) || this.#treeSource(reading, null) !== undefined
+  }
+
   /** Hashes are asked for together with the leaves: the first byte is one round trip away. */
-  #askTree(reading: Reading, peer: PeerId, group: number, urgent: boolean): void {
+  #askTree(reading: Reading, leafSource: PeerId, group: number, urgent: boolean): void {
     const { blob, leaves } = reading
     if (leaves <= 1 || this.#cache.tree(blob, group)) return
+    const peer = this.#treeSource(reading, leafSource)
+    if (peer === undefined) return
     const wanted = leaves > GROUP_LEAVES && !this.#cache.groups(blob) ? [NODES, group] : [group]
     for (const one of wanted) {
       const asked = reading.treeAsked.get(one) ?? new Set()
@@ -671,7 +692,10 @@ export class Reads {
       this.#streams.get(keyOf(reading.blob))?.sources.delete(peer)
       return
     }
-    if (request.is === 'tree') return
+    if (request.is === 'tree') {
+      reading.refusedTree.add(peer)
+      return
+    }
     for (let leaf = request.from; leaf < request.from + request.count; leaf++) {
       if (request.count > 1) {
         reading.single.add(leaf)

@@ -93,14 +93,19 @@ export class Server {
     this.#send(peer, { type: 'tree', arena: this.#context.settings.name, id }, Uint8Array.from(payload), urgent)
   }
 
+  /**
+   * Only of what is cached wholly: a right answer proves to whoever asks that the content can be had here (fetch.ts). Hashes alone
+   * can be had without any content.
+   */
   #cachedTree(peer: PeerId, id: number, hash: BlobHash, group: number | null, urgent: boolean): void {
     const { cache, settings } = this.#context
     const blob = this.#cached(hash)
     if (!blob) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
     if ((group ?? 0) >= groupCount(blob.size))
       return this.#fail(peer, id, 'message_invalid', 'this blob has no such group')
-    const payload = group === null ? cache.groups(blob) : cache.tree(blob, group)
-    if (!payload) return this.#fail(peer, id, 'leaf_missing', 'this part of the blob is not here')
+    const whole = cache.bytesOf(blob) === blob.size
+    const payload = !whole ? null : group === null ? cache.groups(blob) : cache.tree(blob, group)
+    if (!payload) return this.#fail(peer, id, 'leaf_missing', 'this blob is not here wholly')
     this.#send(peer, { type: 'tree', arena: settings.name, id }, Uint8Array.from(payload), urgent)
   }
 

@@ -1,10 +1,16 @@
 /** Reading what is not real here: which leaves are fetched of whom, what becomes of readers when peers go, and what is read again. */
+import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import type { Blob } from '../../actors/arena/cache.ts'
-import type { ReadOutcome } from '../../actors/arena/reads.ts'
-import { hashLeaves, hashSmall, rootOf } from '../../actors/hasher/merkle.ts'
-import { LEAF_BYTES } from '../../protocol/limits.ts'
+import { type Blob, Cache } from '../../actors/arena/cache.ts'
+import { openCacheFiles } from '../../actors/arena/cache-files-posix.ts'
+import { type ArenaContext, Timers } from '../../actors/arena/context.ts'
+import { isReadId, type ReadOutcome, Reads } from '../../actors/arena/reads.ts'
+import { MemoryTables } from '../../actors/arena/tables-memory.ts'
+import { groupNodes, hashLeaves, hashSmall, rootOf, zeroLeafHash } from '../../actors/hasher/merkle.ts'
+import type { ArenaName, PeerId } from '../../protocol/ids.ts'
+import { GROUP_LEAVES, LEAF_BYTES } from '../../protocol/limits.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
+import { temporaryFolder } from '../_temp.ts'
 import { connect, deliverOne, disconnect, makeHousehold, type Peer, pass, settle, turn, type World } from './_pair.ts'
 
 /** Content that differs everywhere. */
@@ -257,23 +263,44 @@ test('who reads on gets the next leaves in advance, in growing steps', t => {
   t.deepEqual(had, [1, 4, 7, 12, 21, 38])
 })
 
-test('a peer that has cached it serves it, also only a part of it', t => {
+test('a peer that has cached a part serves that part, and its hashes only once it has all of it', t => {
   const { world, peers, reader } = makeFar(2)
   const [a, b] = peers as [Peer, Peer]
   b.configure({ mark: 'unreal' })
-  disconnect(reader, a)
   const content = contentOf(10 * LEAF_BYTES)
   const blob = blobOf(content)
   a.write('a.far', content)
   settle(world)
-  readNow(world, b, blob, 2 * LEAF_BYTES, 2 * LEAF_BYTES)
-  disconnect(b, a)
-  const wanted = content.slice(2 * LEAF_BYTES, 4 * LEAF_BYTES)
-  t.true(same(readNow(world, reader, blob, 2 * LEAF_BYTES, 2 * LEAF_BYTES), wanted))
-  // Of a run of which it has a part it gives that part.
-  const more = begin(reader, blob, 3 * LEAF_BYTES, 3 * LEAF_BYTES)
+  readNow(world, b, blob, 2 * LEAF_BYTES, 3 * LEAF_BYTES)
+  disconnect(reader, a)
+  // Hashes are a proof of having the content: who has a part gives none, and leaves without hashes are nothing.
+  const before = world.delivered.length
+  const part = begin(reader, blob, 2 * LEAF_BYTES, LEAF_BYTES)
+  until(world, () => part() !== null)
+  t.is(failureOf(t, part()), 'unreachable')
+  const answers = () => world.delivered.slice(before).filter(({ from, to }) => from === b && to === reader)
+  t.deepEqual(
+    answers().flatMap(({ header }) => (header.type === 'tree' ? [header] : [])),
+    [],
+  )
+  // With the hashes of somebody else its leaves are as good as any.
+  connect(reader, a)
+  settle(world)
+  readNow(world, reader, blob, 9 * LEAF_BYTES, 1)
+  disconnect(reader, a)
+  const wanted = content.slice(3 * LEAF_BYTES, 4 * LEAF_BYTES)
+  t.true(same(readNow(world, reader, blob, 3 * LEAF_BYTES, LEAF_BYTES), wanted))
+  const more = begin(reader, blob, 4 * LEAF_BYTES, 3 * LEAF_BYTES)
   until(world, () => more() !== null)
   t.is(failureOf(t, more()), 'unreachable')
+  // Whoever has all of it cached is a source like any other.
+  readNow(world, b, blob, 0, content.length)
+  disconnect(b, a)
+  reader.cache.drop(blob.hash)
+  reader.restart()
+  settle(world)
+  t.true(same(readNow(world, reader, blob, 0, content.length), content))
+  t.true(answers().some(({ header }) => header.type === 'tree'))
 })
 
 test('a small file is one leaf, and an empty one nothing at all', t => {
@@ -361,4 +388,241 @@ test('an urgent answer does not wait behind what was asked before', t => {
     ],
   )
   settle(world)
+})
+
+test('what is pinned is wholly cached by itself, kept when others go, and follows its path', t => {
+  const { world, peers, reader } = makeFar(1)
+  const [a] = peers as [Peer]
+  reader.configure({ cache: { path: '/memory-cache', max: { bytes: 8 * LEAF_BYTES }, leave: { bytes: 0 } } })
+  a.mkdir('kept')
+  const content = contentOf(3 * LEAF_BYTES + 1)
+  a.write('kept/film', content)
+  a.write('other', contentOf(4 * LEAF_BYTES, 2))
+  settle(world)
+  t.is(reader.cache.bytes, 0)
+  reader.run('mark', { path: 'kept', mark: 'pinned' })
+  settle(world)
+  t.is(reader.cache.bytes, content.length)
+  // Everything else has to make room, again and again.
+  for (let seed = 3; seed < 6; seed++) {
+    const more = contentOf(4 * LEAF_BYTES, seed)
+    a.write(`more-${seed}`, more)
+    settle(world)
+    t.true(same(readNow(world, reader, blobOf(more), 0, more.length), more))
+  }
+  const edited = contentOf(3 * LEAF_BYTES, 7)
+  a.write('kept/film', edited)
+  settle(world)
+  disconnect(reader, a)
+  t.true(same(readNow(world, reader, blobOf(edited), 0, edited.length), edited))
+})
+
+test('what is pinned and cannot be had is told, and had when somebody comes who has it', t => {
+  const { world, peers, reader } = makeFar(1)
+  const [a] = peers as [Peer]
+  a.write('file', 'content')
+  settle(world)
+  disconnect(reader, a)
+  reader.run('mark', { path: 'file', mark: 'pinned' })
+  settle(world)
+  t.like(reader.state.problems[0], { path: 'file', note: true })
+  connect(reader, a)
+  settle(world)
+  t.is(reader.cache.bytes, 7)
+  t.deepEqual(reader.state.problems, [])
+})
+
+test('what is cached is not fetched again when it is to be real: small files, and the cached leaves of big ones', t => {
+  const { world, peers, reader } = makeFar(1)
+  const [a] = peers as [Peer]
+  const big = contentOf(10 * LEAF_BYTES + 9)
+  a.write('big', big)
+  a.write('small', 'content')
+  settle(world)
+  readNow(world, reader, blobOf(big), 2 * LEAF_BYTES, 5 * LEAF_BYTES)
+  const text = new Uint8Array(Buffer.from('content'))
+  readNow(world, reader, blobOf(text), 0, 7)
+  const before = world.delivered.length
+  reader.configure({ mark: 'real' })
+  settle(world)
+  t.true(same(reader.disk.readFile('big'), big))
+  t.is(reader.read('small'), 'content')
+  const fetched = asked(world, before, reader)
+  t.false(fetched.some(({ type }) => type === 'fetch_blobs'))
+  let leaves = 0
+  for (const header of fetched) if (header.type === 'fetch_leaves') leaves += header.count
+  t.is(leaves, 6)
+})
+
+// Against peers whose answers the test gives
+
+const HASH = 32
+const FIRST = 'first' as PeerId
+const SECOND = 'second' as PeerId
+
+/** Reads alone; what is asked is collected. */
+function alone(t: ExecutionContext) {
+  const asked: { peer: PeerId; header: ArenaWireMessage & { id: number } }[] = []
+  let nowMs = 0
+  const cache = new Cache({
+    tables: new MemoryTables(),
+    files: openCacheFiles(join(temporaryFolder(t), 'cache')),
+    limits: { max: { bytes: 1e12 }, leave: { bytes: 0 } },
+    wallMs: () => nowMs,
+    leavesOf: () => undefined,
+  })
+  const timers = new Timers()
+  const context = {
+    settings: { name: 'docs' as ArenaName },
+    cache,
+    timers,
+    clock: { nowMs: () => nowMs, wallMs: () => nowMs },
+    deliver(output: Parameters<ArenaContext['deliver']>[0]) {
+      if (output.to !== 'peer' || output.message.type !== 'send') return
+      const header = output.message.header as ArenaWireMessage & { id: number }
+      asked.push({ peer: output.peer, header })
+    },
+  } as unknown as ArenaContext
+  const reads = new Reads(context)
+  const pass = (ms: number) => {
+    nowMs += ms
+    timers.ring(nowMs)
+  }
+  t.teardown(() => cache.dispose())
+  return { reads, cache, asked, pass }
+}
+
+/** A sparse file of more than one group. */
+const LEAVES = GROUP_LEAVES + 4
+const HOLES: Blob & { tree: Uint8Array } = (() => {
+  const tree = new Uint8Array(LEAVES * HASH)
+  for (let leaf = 0; leaf < LEAVES; leaf++) tree.set(zeroLeafHash(), leaf * HASH)
+  const size = LEAVES * LEAF_BYTES
+  return { hash: rootOf(size, tree), size, tree }
+})()
+
+/** Answers one question as somebody who has all of it. */
+function answer(reads: Reads, { peer, header }: { peer: PeerId; header: ArenaWireMessage & { id: number } }): void {
+  if (header.type === 'fetch_tree') {
+    const first = (header.group ?? 0) * GROUP_LEAVES * HASH
+    const group = HOLES.tree.slice(first, first + GROUP_LEAVES * HASH)
+    return reads.tree(peer, header.id, header.group === null ? groupNodes(HOLES.tree) : group)
+  }
+  if (header.type === 'fetch_leaves')
+    reads.leaves(peer, header.id, header.from, header.count, new Uint8Array(header.count * LEAF_BYTES))
+}
+
+function shapeOf({ peer, header }: { peer: PeerId; header: ArenaWireMessage }): unknown[] {
+  if (header.type === 'fetch_tree') return [peer, 'tree', header.group]
+  return header.type === 'fetch_leaves' ? [peer, 'leaves', header.from, header.count] : [peer, header.type]
+}
+
+test('of a blob of several groups only the group that is read is asked for, in any order of answers', t => {
+  for (const order of [
+    [0, 1, 2],
+    [2, 1, 0],
+    [1, 2, 0],
+  ]) {
+    const { reads, asked } = alone(t)
+    reads.peerOpened(FIRST)
+    let outcome: ReadOutcome | null = null
+    reads.read(HOLES, (LEAVES - 1) * LEAF_BYTES + 7, 100, result => (outcome = result))
+    const first = asked.splice(0)
+    t.deepEqual(first.map(shapeOf), [
+      [FIRST, 'tree', null],
+      [FIRST, 'tree', 1],
+      [FIRST, 'leaves', LEAVES - 1, 1],
+    ])
+    t.true(first.every(({ header }) => isReadId(header.id)))
+    for (const index of order) answer(reads, first[index] as (typeof first)[number])
+    // A group that came before the groups were known is asked for again.
+    for (let rounds = 0; outcome === null && rounds < 3; rounds++) for (const one of asked.splice(0)) answer(reads, one)
+    t.is(bytesOf(outcome).length, 100)
+    t.is(reads.outstanding, 0)
+  }
+})
+
+test('who refuses hashes is not asked for them again, and nothing is asked round and round', t => {
+  const { reads, asked } = alone(t)
+  reads.peerOpened(FIRST)
+  let outcome: ReadOutcome | null = null
+  reads.read(HOLES, 0, 10, result => (outcome = result))
+  let questions = 0
+  for (let rounds = 0; rounds < 20; rounds++)
+    for (const one of asked.splice(0)) {
+      questions++
+      if (one.header.type === 'fetch_tree') reads.failed(one.peer, one.header.id, 'leaf_missing')
+      else answer(reads, one)
+    }
+  t.is(failureOf(t, outcome), 'unreachable')
+  t.true(questions <= 4, `${questions} questions`)
+})
+
+test('of whom a run is asked who has only a part of it, is asked for each leaf by itself', t => {
+  const { reads, asked } = alone(t)
+  reads.peerOpened(FIRST)
+  let outcome: ReadOutcome | null = null
+  reads.read(HOLES, 0, 3 * LEAF_BYTES, result => (outcome = result))
+  for (const one of asked.splice(0))
+    if (one.header.type === 'fetch_tree') answer(reads, one)
+    else reads.failed(one.peer, one.header.id, 'leaf_missing')
+  t.deepEqual(
+    asked.map(shapeOf),
+    [0, 1, 2].map(leaf => [FIRST, 'leaves', leaf, 1]),
+  )
+  for (const one of asked.splice(0)) answer(reads, one)
+  t.is(bytesOf(outcome).length, 3 * LEAF_BYTES)
+})
+
+test('who does not answer is not waited for: another is asked after two seconds, and without one it is given up', t => {
+  const { reads, asked, pass } = alone(t)
+  reads.peerOpened(FIRST)
+  let first: ReadOutcome | null = null
+  reads.read(HOLES, 0, 10, result => (first = result))
+  const before = asked.splice(0)
+  pass(1_999)
+  reads.peerOpened(SECOND)
+  t.deepEqual(asked, [])
+  pass(1)
+  t.true(asked.length > 0 && asked.every(({ peer }) => peer === SECOND))
+  // The late one counts as well.
+  for (const one of before) answer(reads, one)
+  t.is(bytesOf(first).length, 10)
+  asked.length = 0
+  reads.peerReset(SECOND)
+  let second: ReadOutcome | null = null
+  reads.read(HOLES, 9 * LEAF_BYTES, 10, result => (second = result))
+  pass(14_999)
+  t.is(second, null)
+  pass(1)
+  t.is(failureOf(t, second), 'unreachable')
+  // Nobody waits for it again before it has said a word.
+  let third: ReadOutcome | null = null
+  reads.read(HOLES, 20 * LEAF_BYTES, 10, result => (third = result))
+  t.is(failureOf(t, third), 'unreachable')
+  answer(reads, asked.find(({ header }) => header.type === 'fetch_leaves') as (typeof asked)[number])
+  asked.length = 0
+  reads.read(HOLES, 20 * LEAF_BYTES, 10, () => {}, { ahead: 0 })
+  t.is(asked.length, 1)
+})
+
+test('readers beyond the limit are refused, and those beyond the room wait until others are done', t => {
+  const { reads, asked } = alone(t)
+  reads.peerOpened(FIRST)
+  let done = 0
+  const size = 32 * 1024 * 1024
+  for (let n = 0; n < 3; n++) reads.read(HOLES, n * size, size, outcome => (done += bytesOf(outcome).length))
+  const leaves = () => asked.flatMap(({ header }) => (header.type === 'fetch_leaves' ? [header.from] : []))
+  t.true(Math.max(...leaves()) < (2 * size) / LEAF_BYTES)
+  for (let rounds = 0; done < 3 * size && rounds < 1000; rounds++) for (const one of asked.splice(0)) answer(reads, one)
+  t.is(done, 3 * size)
+  let busy = 0
+  const cancels = Array.from({ length: 4097 }, () =>
+    reads.read(HOLES, 3000 * LEAF_BYTES, 1, outcome => {
+      if ('failure' in outcome && outcome.failure.code === 'busy') busy++
+    }),
+  )
+  t.is(busy, 1)
+  for (const cancel of cancels) cancel()
+  t.is(reads.outstanding, 0)
 })

@@ -384,6 +384,25 @@ test('the order of writing: ourselves, small messages, urgent uploads, then larg
   t.false(outbox.hasBulk)
 })
 
+test('what somebody waits for is written before all other messages, and is bound by the rate like them', t => {
+  const outbox = new Outbox<{ urgent: boolean; name: string }>()
+  const upload = { urgent: true, name: 'upload' }
+  outbox.push([Buffer.from('pack'), Buffer.alloc(10)])
+  outbox.push([Buffer.from('request')])
+  outbox.addUpload(upload)
+  outbox.push([Buffer.from('tree'), Buffer.alloc(10)], true)
+  outbox.push([Buffer.from('urgent request')], true)
+  const next = (rate: boolean) => {
+    const taken = outbox.next(rate)
+    return taken && ('message' in taken ? String(taken.message[0]) : taken.upload.name)
+  }
+  t.is(next(false), undefined)
+  t.deepEqual([next(true), next(true), next(true)], ['tree', 'urgent request', 'upload'])
+  outbox.removeUpload(upload)
+  t.deepEqual([next(true), next(true)], ['pack', 'request'])
+  t.false(outbox.hasBulk)
+})
+
 test('what waits to be written is limited, tiny messages too', t => {
   const outbox = new Outbox<{ urgent: boolean }>()
   const many = Math.ceil(QUEUE_BYTES_MAX / 201)
