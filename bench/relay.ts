@@ -1,6 +1,6 @@
 /**
  * A TCP relay on loopback between two services: it counts what passes in each direction, whoever is killed, and can cut
- * what is open in mid-frame, hold it back, slow it down, or refuse whoever dials.
+ * what is open in mid-frame, hold it back, slow it down, delay it, or refuse whoever dials.
  */
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
@@ -16,6 +16,8 @@ export class Relay {
   refusing = false
   /** Bytes a second in each direction. */
   bytesPerSecond = Number.POSITIVE_INFINITY
+  /** What passes arrives so much later, in each direction. */
+  delayMs = 0
   private readonly server: Server
   private readonly sockets = new Set<Socket>()
   cuts = 0
@@ -65,6 +67,7 @@ export class Relay {
   heal(): void {
     this.refusing = false
     this.bytesPerSecond = Number.POSITIVE_INFINITY
+    this.delayMs = 0
     this.cutting = { bytes: Number.POSITIVE_INFINITY, times: 0 }
     this.stalled.clear()
     for (const goOn of [...this.waiting]) goOn()
@@ -104,7 +107,7 @@ export class Relay {
       if (!this.waiting.has(goOn)) goOn()
     })
     from.on('close', () => this.waiting.delete(goOn))
-    from.on('end', () => to.end())
+    from.on('end', () => (this.delayMs > 0 ? setTimeout(() => to.end(), this.delayMs) : to.end()))
     from.on('data', chunk => {
       this[direction] += chunk.length
       if (direction === 'fromTarget') {
@@ -114,7 +117,8 @@ export class Relay {
           return this.cut()
         }
       }
-      draining = !to.write(chunk)
+      if (this.delayMs > 0) setTimeout(() => to.writable && to.write(chunk), this.delayMs)
+      else draining = !to.write(chunk)
       const pauseMs = (chunk.length / this.bytesPerSecond) * 1000
       if (pauseMs >= 1 || this.stalled.has(direction)) {
         this.waiting.add(goOn)
