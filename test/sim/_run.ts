@@ -84,13 +84,20 @@ function settle(world: World): void {
       const wrong = differences(world)
       if (wrong.length > 0) throw new SimulationFailure('I13 not honest', wrong.join(' | '))
     }
-    if (agreed && world.nowMs - startMs >= SETTLE_MIN_MS && !isGivingUp(world)) return
+    if (agreed && world.nowMs - startMs >= SETTLE_MIN_MS && !isGivingUp(world)) {
+      const hanging = world.hangingReads(READ_MS_MAX)
+      if (hanging > 0) throw new SimulationFailure('a read hangs', `${hanging} of them`)
+      return
+    }
     if (world.nowMs - startMs > SETTLE_MAX_MS) {
       if (wantsWhatNobodyHas(world) || isIgnoredInTheWay(world)) throw new Unanswerable()
       throw new SimulationFailure('no consensus', missing(world))
     }
   }
 }
+
+/** A read of a peer that is silent for ever is given up after 15 s; what it asks others after that takes as long again at most. */
+const READ_MS_MAX = 60_000
 
 /** Content is on its way out at this moment. */
 function isGivingUp({ peers }: World): boolean {

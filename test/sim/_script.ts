@@ -59,6 +59,10 @@ export type Action =
   | { readonly do: 'mark'; readonly path: string; readonly mark: Mark | 'clear' }
   /** Content below a path (none: all) is to be given up now. */
   | { readonly do: 'evict'; readonly path: string }
+  /** Somebody reads a part of a file that is not real here: which of them, and which part, 0 to 1. */
+  | { readonly do: 'read'; readonly pick: number; readonly from: number; readonly part: number }
+  /** Cached files are taken away, torn, or put back as they once were. */
+  | { readonly do: 'lose_cache'; readonly how: 'gone' | 'torn' | 'short'; readonly pick: number }
   /** A name that is not valid UTF-8. */
   | { readonly do: 'invalid'; readonly text: string }
   | { readonly do: 'rename' | 'copy' | 'link'; readonly pick: number; readonly path: string }
@@ -223,6 +227,8 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
   function markAction(): Action {
     const at = random() < 0.4 ? '' : path()
     if (random() < 0.25) return { do: 'evict', path: at }
+    if (random() < 0.4) return { do: 'read', pick: below(1000), from: random(), part: random() }
+    if (random() < 0.1) return { do: 'lose_cache', how: pickOf(['gone', 'torn', 'short'] as const), pick: below(1000) }
     return { do: 'mark', path: at, mark: pickOf(['unreal', 'unreal', 'unreal', 'real', 'clear', 'pinned'] as const) }
   }
 

@@ -974,6 +974,12 @@ export class World {
         peer.mark = step.mark === 'clear' ? 'real' : step.mark
         return this.#enter(peer, arena => arena.settings(this.#settingsOf(peer, peer.paused)))
       }
+      case 'read':
+        return this.#read(peer, step)
+      case 'lose_cache':
+        // What was held against its hash is trusted until the process ends: content is torn while it is down.
+        if (step.how === 'gone') return this.#loseCache(peer, step)
+        return this.#kill(peer, 0, 500, () => this.#loseCache(peer, step))
       case 'evict':
         return this.#command(peer, 'evict', step.path === '' ? {} : { path: step.path })
       case 'pause':
@@ -1010,6 +1016,66 @@ export class World {
 
   #command(peer: Peer, method: string, params: Record<string, unknown>): void {
     this.#enter(peer, arena => arena.control({ type: 'control', id: 9, method, params }))
+  }
+
+  /** What is read is what the file's name says; and it comes, or it is said that it does not. */
+  #read(peer: Peer, { pick, from, part }: Extract<Step, { do: 'read' }>): void {
+    const { store, life } = peer
+    const unreal = (store?.page(null, 10_000, null) ?? []).filter(
+      ({ known, have }) => known.content.type === 'file' && known.content.size > 0 && !living(have),
+    )
+    const content = unreal[pick % unreal.length]?.known.content
+    if (content?.type !== 'file') return
+    const { hash, size } = content
+    const offset = Math.floor(from * size)
+    const length = Math.ceil(part * (size - offset))
+    this.count('read')
+    const read = { peer, life, sinceMs: this.nowMs, over: false }
+    this.#reads.push(read)
+    this.#enter(peer, arena => {
+      arena.read({ hash, size }, offset, length, outcome => {
+        read.over = true
+        if ('failure' in outcome) return this.count(`read ${outcome.failure.code}`)
+        this.count('read answered')
+        const right = this.#contentOf(hash)?.subarray(offset, offset + length)
+        if (right && Buffer.compare(right, outcome.bytes) !== 0)
+          throw new SimulationFailure('I5 invented content', `${peer.name} reads what is not ${hash}`)
+      })
+    })
+  }
+  readonly #reads: { readonly peer: Peer; readonly life: number; readonly sinceMs: number; over: boolean }[] = []
+
+  /** Reads of processes that still run, and of which nothing was heard for so long. */
+  hangingReads(forMs: number): number {
+    return this.#reads.filter(
+      ({ peer, life, sinceMs, over }) =>
+        !over && peer.arena !== null && peer.life === life && this.nowMs - sinceMs > forMs,
+    ).length
+  }
+
+  /** As a disk shows it now; null: none does. */
+  #contentOf(hash: string): Uint8Array | null {
+    for (const { disk } of this.peers) {
+      const { inside } = disk
+      disk.inside = false
+      try {
+        for (const path of pathsOf(disk)) if (hashAt(disk, path) === hash) return disk.readFile(path)
+      } finally {
+        disk.inside = inside
+      }
+    }
+    return null
+  }
+
+  #loseCache({ cacheFiles }: Peer, { how, pick }: Extract<Step, { do: 'lose_cache' }>): void {
+    const names = [...cacheFiles.files.keys()].sort()
+    const name = names[pick % names.length]
+    const bytes = name === undefined ? undefined : cacheFiles.files.get(name)
+    if (name === undefined || !bytes) return
+    this.count('cache lost')
+    if (how === 'gone') cacheFiles.files.delete(name)
+    else if (how === 'short') cacheFiles.files.set(name, bytes.slice(0, Math.floor(bytes.length / 2)))
+    else bytes.fill(0, 0, Math.min(bytes.length, 512))
   }
 
   #setPaused(peer: Peer, paused: boolean): void {
@@ -1096,6 +1162,8 @@ const OUTSIDE = new Set([
   'pause',
   'mark',
   'evict',
+  'read',
+  'lose_cache',
   'overflow',
   'stall',
   'errors',
