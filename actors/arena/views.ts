@@ -40,6 +40,9 @@ const WAITING_MAX = 10_000
 const SEEN_MAX = 10_000
 /** What was put in place of an unreal file and is missing after this long was deleted again: programs delete and make anew. */
 const MISSING_MS = 60
+/** Deletions of unreal files are written down after so long, or when there are so many. */
+const GONE_MS = 20
+const GONE_MAX = 1000
 /** How long a file may wait for the folder that it is moved into to be known: it was just made. */
 const FOLDER_MS = 10_000
 /** Between two looks for it. */
@@ -128,6 +131,8 @@ export class Views {
   /** How many questions want a file real. */
   readonly #wanted = new Map<EntryPath, number>()
   readonly #leaving = new Set<EntryPath>()
+  /** Deleted, and not yet written down; with what was deleted. */
+  readonly #gone = new Map<EntryPath, Version>()
 
   constructor(context: ArenaContext, local: LocalChanges, events: ViewEvents) {
     this.#context = context
@@ -171,7 +176,7 @@ export class Views {
 
   /** What the user saw at a path when putting something in its place; null: nothing. */
   seen(path: EntryPath): Version | null {
-    return this.#seen.get(path)?.version ?? null
+    return this.#seen.get(path)?.version ?? this.#gone.get(path) ?? null
   }
 
   /** Other paths are ignored now, or wanted real: what is shown may be anything. */
@@ -202,6 +207,7 @@ export class Views {
 
   #close(desk: Desk): void {
     if (!this.#desks.delete(desk)) return
+    this.flush()
     for (const giveUp of [...desk.asked.values()]) giveUp()
     // What was put in place is a user's change all the same.
     for (const path of desk.seen) if (this.#seen.get(path)?.placed === false) this.#unseen(path)
@@ -224,6 +230,7 @@ export class Views {
         return message.hash === null ? add(desk.written, message.path, -1) : add(desk.read, message.hash, -1)
       default:
         try {
+          if (message.type !== 'remove' && message.type !== 'look') this.flush()
           const result = this.#answer(desk, message.id, message)
           if (result !== undefined) desk.say({ type: 'answer', id: message.id, result })
         } catch (error) {
@@ -295,7 +302,7 @@ export class Views {
     const { known, path } = entry
     const { content } = known
     if (content.type !== 'file' || !(isUnshown(entry) || this.#leaving.has(path))) return null
-    if (this.#seen.has(path) || this.#local.rules.ignores(path, false)) return null
+    if (this.#seen.has(path) || this.#gone.has(path) || this.#local.rules.ignores(path, false)) return null
     const { size, mtimeNs, exec, hash } = content
     return { size, mtimeNs, exec, hash }
   }
@@ -369,6 +376,8 @@ export class Views {
 
   #stored(entries: readonly Entry[]): void {
     const changes: ViewChange[] = []
+    // Before anything else becomes of them.
+    if (this.#gone.size > 0 && entries.some(entry => this.#gone.has(entry.path))) this.flush()
     for (const entry of entries) {
       // What was put in place is known as what it is.
       if (living(entry.have) && this.#seen.has(entry.path)) this.#forgetSeen(entry.path)
@@ -450,6 +459,7 @@ export class Views {
 
   #touched(paths: readonly EntryPath[]): void {
     const { timers, clock } = this.#context
+    this.flush()
     this.#local.touched(paths)
     for (const path of paths) {
       const seen = this.#seen.get(path)
@@ -490,10 +500,33 @@ export class Views {
     return entry as Entry & { known: { content: FileContent } }
   }
 
+  /** Programs delete one file after the other: that is written down together, a moment later, as on a disk. */
   #remove(path: EntryPath, hash: BlobHash): null {
-    const entry = this.#expected(path, hash)
-    this.#transact([path], writer => [this.#deleted(writer, this.#takeOut(writer, entry, entry.known), path)])
+    const { timers, clock } = this.#context
+    this.#gone.set(path, this.#expected(path, hash).known)
+    if (this.#gone.size >= GONE_MAX) this.flush()
+    else timers.soon('view deletions', clock.nowMs() + GONE_MS, () => this.flush())
+    for (const desk of this.#desks) desk.say({ type: 'changed', changes: [{ path, unreal: null }] })
     return null
+  }
+
+  /** Writes down what was deleted. */
+  flush(): void {
+    const { store } = this.#context
+    if (this.#gone.size === 0) return
+    const gone = [...this.#gone]
+    this.#gone.clear()
+    const deleted = gone.flatMap(([path, version]) => {
+      const entry = store.entry(path)
+      // Something is on the disk there by now: it was based on what was deleted.
+      return entry && !living(entry.have) ? [{ entry, version }] : []
+    })
+    if (deleted.length === 0) return
+    this.#transact(
+      deleted.map(({ entry }) => entry.path),
+      writer =>
+        deleted.map(({ entry, version }) => this.#deleted(writer, this.#takeOut(writer, entry, version), entry.path)),
+    )
   }
 
   /** @param sinceMs when it was asked */

@@ -374,7 +374,10 @@ function tellRoot(view: MessagePort): void {
 
 function stop(): void {
   for (const peer of [...peers.keys()]) closePeer(peer)
-  for (const view of views.keys()) view.close()
+  for (const [view, desk] of views) {
+    desk?.close()
+    view.close()
+  }
   arena?.close()
   arena = null
   if (timer) clearTimeout(timer)

@@ -132,6 +132,33 @@ test('a deletion through a view is based on what is known; an edit elsewhere tha
   t.deepEqual(b.tree(), {})
 })
 
+test('many deletions are written down together, and what is made in their place in that moment replaces them', t => {
+  const files: Record<string, string> = {}
+  for (let index = 0; index < 300; index++) files[`file-${index}`] = 'text'
+  const { world, a, b, view } = partial(files)
+  const { seq } = b.store.state()
+  const { count } = b.store.state()
+  for (const path of Object.keys(files)) {
+    t.is(view.ask({ type: 'remove', path: at(path), hash: hashOf(view, path) }), null)
+    t.is(view.look(path), null)
+  }
+  t.is(b.store.state().seq, seq, 'not one by one')
+  b.symlink('new', 'file-7')
+  settle(world)
+  t.deepEqual(a.tree(), { 'file-7': '→ new' })
+  t.is(b.store.state().count, count + 300)
+  t.deepEqual(a.conflicts(), [])
+})
+
+test('what is deleted through a view is deleted also if the view or the arena ends then', t => {
+  const { world, a, b, view } = partial({ one: '1', two: '2' })
+  view.ask({ type: 'remove', path: at('one'), hash: hashOf(view, 'one') })
+  view.close()
+  settle(world)
+  t.deepEqual(a.tree(), { two: '2' })
+  t.is(b.entry('one')?.known.content.type, 'gone')
+})
+
 test('a new name through a view moves what others have, and what it replaces is deleted', t => {
   const { world, a, b, view } = partial({ one: '1', two: '2', 'folder/three': '3' })
   b.mkdir('made')
