@@ -235,7 +235,7 @@ export interface PathFacts {
   /** `real`, `cached`, `partly cached`, `unreal`, `on its way`, or what keeps it from being as it is known. */
   status: string
   version: string
-  /** Names of connected peers that said that they have the content. */
+  /** Names of connected peers that have the content. */
   peers: string[]
 }
 

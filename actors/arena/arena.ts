@@ -12,7 +12,7 @@ import { HOLDS_MAX } from '../../protocol/limits.ts'
 import { checkPath } from '../../protocol/path.ts'
 import { authorOf } from '../../protocol/peer-id.ts'
 import type { ArenaControl, ArenaSettings, FileRef, FromPeer, HashResult, PatchResult } from '../../protocol/ports.ts'
-import { type ArenaStatus, PROBLEMS_MAX } from '../../protocol/status.ts'
+import { type ArenaStatus, type ListedEntry, PROBLEMS_MAX } from '../../protocol/status.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { Applier } from './apply.ts'
 import type { Blob } from './cache.ts'
@@ -66,6 +66,8 @@ export interface ArenaParts {
   /** The root is gone: the arena must be opened anew when it is back. */
   readonly rootLost: (reason: string) => void
 }
+
+type Holder = NonNullable<ListedEntry['holders']>[number]
 
 interface Settle {
   readonly control: number
@@ -207,11 +209,12 @@ export class Arena {
         this.#apply.changed(paths)
         this.#apply.wakeDormant(paths)
       },
-      placing: path => this.#apply.isPlacing(path),
+      placing: path => this.#apply.isPlacing(path) || this.#giveUp.isUnderWay(path),
       read: (file, offset, length, done) => this.read(file, offset, length, done),
       want: (path, wanted) => this.#want(path, wanted),
       hindrance: entry => this.#hindrance(entry),
-      holders: () => [],
+      holders: (hash, done) =>
+        this.#holders([hash], holders => done((holders.get(hash) ?? []).map(({ name }) => name))),
     })
     this.#apply.caughtUp = () =>
       [...this.#feed.sessions.values()].every(session => !session.state || session.received >= session.state.seq)
@@ -726,23 +729,31 @@ export class Arena {
       return content?.type === 'file' ? [{ entry, hash: content.hash }] : []
     })
     const hashes = [...new Set(files.map(({ hash }) => hash))].slice(0, HOLDS_MAX)
+    this.#holders(hashes, holders => {
+      for (const { entry, hash } of files) {
+        const those = holders.get(hash)
+        if (those && this.#openPeers.length > 0) entry.holders = those
+      }
+      deliver({ to: 'supervisor', report: { type: 'reply', id, result: { entries } } })
+    })
+  }
+
+  /** Asks all connected peers who of them has these contents, by name; what none has has an empty list. */
+  #holders(hashes: readonly BlobHash[], done: (holders: Map<BlobHash, Holder[]>) => void): void {
+    const holders = new Map<BlobHash, Holder[]>(hashes.map(hash => [hash, []]))
     const peers = hashes.length > 0 ? this.#openPeers : []
     let left = peers.length
-    const reply = () => deliver({ to: 'supervisor', report: { type: 'reply', id, result: { entries } } })
-    if (left === 0) return reply()
-    const asked = new Set(hashes)
-    for (const { entry, hash } of files) if (asked.has(hash)) entry.holders = []
+    if (left === 0) return done(holders)
     for (const peer of peers) {
       const name = this.#feed.sessions.get(peer)?.name ?? peer
-      this.#questions.ask<HoldsMessage>(peer, { type: 'holds', hashes }, HOLDS_MS, answer => {
-        const held = new Map(hashes.map((hash, index) => [hash, answer?.held[index] ?? 'none']))
-        for (const { entry, hash } of files) {
-          const how = held.get(hash)
-          if (how === 'real' || how === 'cached') entry.holders?.push({ name, held: how })
+      this.#questions.ask<HoldsMessage>(peer, { type: 'holds', hashes: [...hashes] }, HOLDS_MS, answer => {
+        for (const [index, hash] of hashes.entries()) {
+          const held = answer?.held[index] ?? 'none'
+          if (held !== 'none') holders.get(hash)?.push({ name, held })
         }
         if (--left > 0) return
-        for (const { entry } of files) entry.holders?.sort((a, b) => (a.name < b.name ? -1 : 1))
-        reply()
+        for (const those of holders.values()) those.sort((a, b) => (a.name < b.name ? -1 : 1))
+        done(holders)
       })
     }
   }

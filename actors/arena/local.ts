@@ -984,7 +984,12 @@ export class LocalChanges {
       return 'nothing'
     }
     if (content.type === 'dir' && entry?.dormant) return 'nothing'
-    if (entry && base && same(base.content, content)) {
+    if (entry && seen && same(seen.content, content) && !same(entry.known.content, content)) {
+      // What the user saw, brought from elsewhere; something else is known by now.
+      writer.putEntry({ ...entry, have: seen, stamp, dormant: false, pending: true, announced: false }, false)
+      return 'pending'
+    }
+    if (entry && base && seen === null && same(base.content, content)) {
       // The same as before: only how to recognise it has changed.
       writer.putEntry({ ...entry, stamp, dormant: false }, false)
       return 'nothing'

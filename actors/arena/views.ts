@@ -85,8 +85,8 @@ export interface ViewEvents {
   want(path: EntryPath, wanted: boolean): void
   /** Why a file that is wanted does not come; null: it is on its way. */
   hindrance(entry: Entry): string | null
-  /** Names of connected peers that said that they have a content. */
-  holders(hash: BlobHash): string[]
+  /** Names of connected peers that say that they have a content. */
+  holders(hash: BlobHash, done: (names: string[]) => void): void
 }
 
 /** A view's end here. */
@@ -271,7 +271,7 @@ export class Views {
       case 'retouch':
         return this.#whenPlaced(desk, id, [question.path], () => this.#retouch(question))
       case 'facts':
-        return this.#facts(question.path)
+        return this.#facts(desk, id, question.path)
       default:
         return question satisfies never
     }
@@ -350,7 +350,7 @@ export class Views {
     }
   }
 
-  #facts(path: EntryPath): PathFacts {
+  #facts(desk: Desk, id: number, path: EntryPath): PathFacts | undefined {
     const entry = this.#context.store.entry(path)
     if (!entry || !(living(entry.known) || living(entry.have))) throw new Refusal('ENODATA', 'nothing is known of it')
     const { known, have } = entry
@@ -358,12 +358,19 @@ export class Views {
     const problem = this.#context.problems.get(path)?.reason
     const status =
       problem ?? (have === known ? 'real' : this.#unreal(entry) === null ? 'on its way' : this.#unrealStatus(content))
-    return {
-      mark: this.#context.marks.of(path),
-      status,
-      version: versionTag(known),
-      peers: content.type === 'file' ? this.#events.holders(content.hash) : [],
-    }
+    const facts: PathFacts = { mark: this.#context.marks.of(path), status, version: versionTag(known), peers: [] }
+    if (content.type !== 'file') return facts
+    let over = false
+    desk.asked.set(id, () => {
+      over = true
+      desk.asked.delete(id)
+    })
+    this.#events.holders(content.hash, peers => {
+      if (over) return
+      desk.asked.delete(id)
+      desk.say({ type: 'answer', id, result: { ...facts, peers } satisfies PathFacts })
+    })
+    return undefined
   }
 
   #unrealStatus(content: Content): string {
@@ -380,7 +387,7 @@ export class Views {
     if (this.#gone.size > 0 && entries.some(entry => this.#gone.has(entry.path))) this.flush()
     for (const entry of entries) {
       // What was put in place is known as what it is.
-      if (living(entry.have) && this.#seen.has(entry.path)) this.#forgetSeen(entry.path)
+      if ((living(entry.have) || !living(entry.known)) && this.#seen.has(entry.path)) this.#forgetSeen(entry.path)
       changes.push({ path: entry.path, unreal: this.#unreal(entry) })
     }
     for (const desk of this.#desks) desk.say({ type: 'changed', changes })

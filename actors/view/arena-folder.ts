@@ -541,6 +541,15 @@ export class ArenaFolder {
     }
   }
 
+  /** The same where nobody asked. */
+  #looked(path: string): SourceEntry | null {
+    try {
+      return this.#real(path)
+    } catch {
+      return null
+    }
+  }
+
   #shown(path: string, entry: SourceEntry | null): SourceEntry | null {
     return entry === null ? null : this.#mapped(path, entry)
   }
@@ -689,6 +698,8 @@ export class ArenaFolder {
   #changed(changes: readonly ViewChange[] | null): void {
     if (changes === null) return this.#forgetFiles()
     for (const { path, unreal } of changes) {
+      const real = unreal === null || this.#folder === null ? null : this.#looked(path)
+      if (unreal !== null && real !== null) this.#identities.leaves(path, unreal, real)
       const slash = path.lastIndexOf('/')
       this.#files.set(slash < 0 ? '' : path.slice(0, slash), path.slice(slash + 1), unreal)
     }

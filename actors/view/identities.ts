@@ -67,16 +67,19 @@ export class Identities {
   real(path: string, entry: SourceEntry): SourceEntry {
     const { attributes } = entry
     const former = this.#unreal.get(path)
-    if (
-      former !== undefined &&
-      former.size === attributes.size &&
-      former.mtimeNs === attributes.mtimeNs &&
-      (attributes.mode & TYPE_MASK) === TYPE_FILE
-    )
-      this.became(path, entry.id)
+    const id = this.#real.get(entry.id)?.id ?? entry.id
+    if (former !== undefined && former.id !== id && looksLike(entry, former)) this.became(path, entry.id)
     const known = this.#real.get(entry.id)
     if (known !== undefined) return { ...entry, id: known.id, attributes: { ...attributes, ino: known.ino } }
     return { ...entry, attributes: { ...attributes, ino: attributes.ino ^ this.#salt } }
+  }
+
+  /** A real file is about to be given up, or was just now: as an unreal one it stays what it is. `entry`: as the view shows it. */
+  leaves(path: string, file: UnrealFile, entry: SourceEntry): void {
+    if (!looksLike(entry, file)) return
+    const { hash, size, mtimeNs } = file
+    const left = { id: entry.id, ino: entry.attributes.ino, hash, size, mtimeNs }
+    remember(this.#unreal, path, left, this.#max)
   }
 
   /** The unreal file at a path is this real one from now on. */
@@ -106,6 +109,12 @@ export class Identities {
   forget(path: string): void {
     this.#unreal.delete(path)
   }
+}
+
+/** Whether a real file can be what an unreal one was: it would come with its size and mtime. */
+function looksLike({ attributes }: SourceEntry, { size, mtimeNs }: Pick<UnrealFile, 'size' | 'mtimeNs'>): boolean {
+  const isFile = (attributes.mode & TYPE_MASK) === TYPE_FILE
+  return isFile && attributes.size === size && attributes.mtimeNs === mtimeNs
 }
 
 function remember<Value>(map: Map<string, Value>, key: string, value: Value, max: number): void {

@@ -1,7 +1,7 @@
 /** What an arena answers to mounted views, and what becomes of a user's changes of files that are not on the disk. */
 import test from 'ava'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
-import type { FromView, ToView, UnrealFile, UnrealNames, ViewQuestion } from '../../protocol/ports.ts'
+import type { FromView, PathFacts, ToView, UnrealFile, UnrealNames, ViewQuestion } from '../../protocol/ports.ts'
 import { connect, disconnect, makePair, type Peer, settle, type World } from './_pair.ts'
 
 /** A view of one arena, as the view's thread has it. */
@@ -233,6 +233,28 @@ test('what is saved over an unreal file that the user saw is its successor; one 
   )
 })
 
+test('the very same that is put in place of an unreal file makes it real, or what it was before it is known anew', t => {
+  const { world, a, b, view } = partial({ same: 'text', older: 'text' })
+  const mtimes = { same: view.look('same')?.mtimeNs as bigint, older: view.look('older')?.mtimeNs as bigint }
+  const root = a.state.root
+  disconnect(a, b)
+  for (const path of ['same', 'older'] as const) {
+    view.ask({ type: 'seen', path: at(path), hash: hashOf(view, path) })
+    b.disk.writeFile(path, Buffer.from('text'))
+    b.disk.touch(path, mtimes[path])
+  }
+  view.tell({ type: 'touched', paths: [at('same')] })
+  settle(world)
+  t.is(b.entry('same')?.have, b.entry('same')?.known)
+  t.is(b.state.root, root, 'it is no change')
+  a.write('older', 'newer')
+  connect(a, b)
+  view.tell({ type: 'touched', paths: [at('older')] })
+  settle(world)
+  t.is(a.read('older'), 'newer')
+  t.deepEqual(a.conflicts(), [])
+})
+
 test('what is saved over an unreal file while somebody else edits it becomes a conflict, and both are kept', t => {
   const { world, a, b, view } = partial({ file: 'old' })
   disconnect(a, b)
@@ -308,11 +330,15 @@ test('who has closed a view gets no answers', t => {
 })
 
 test('facts tell of a path what people may want to know', t => {
-  const { b, view } = partial({ one: '1' })
-  b.write('own', 'x')
-  const facts = (path: string) => view.ask({ type: 'facts', path: at(path) }) as Record<string, unknown>
-  t.is(facts('one').mark, 'unreal')
-  t.is(facts('one').status, 'unreal')
-  t.regex(String(facts('one').version), /^[0-9a-f]{8}$/)
+  const { world, a, b, view } = partial({ one: '1', 'folder/two': '2' })
+  const facts = (path: string) => view.ask({ type: 'facts', path: at(path) }) as PathFacts
+  const asked = view.asking({ type: 'facts', path: at('one') })
+  settle(world)
+  const { is } = asked() as { is: PathFacts }
+  t.deepEqual({ ...is, version: '' }, { mark: 'unreal', status: 'unreal', version: '', peers: ['A'] })
+  t.regex(is.version, /^[0-9a-f]{8}$/)
+  t.is(facts('folder').status, 'real')
+  disconnect(a, b)
+  t.deepEqual(facts('one').peers, [])
   t.is(facts('none') as unknown, 'ENODATA')
 })

@@ -39,6 +39,23 @@ test('a file that becomes real keeps its id and inode number, whatever it is cal
   t.not(identities.unreal('a', unreal('one')).id, id)
 })
 
+test('a file whose content is given up stays the same, and when it comes back, too', t => {
+  const identities = new Identities('docs')
+  const shown = identities.real('a', real('8:12:1'))
+  identities.leaves('a', unreal('one'), shown)
+  t.is(identities.real('a', real('8:12:1')).id, shown.id, 'it is still on the disk')
+  const { id, ino } = identities.unreal('a', unreal('one'))
+  t.is(id, shown.id)
+  t.is(ino, shown.attributes.ino)
+  const back = identities.real('a', real('8:99:1', 5, 7n, 99n))
+  t.is(back.id, shown.id)
+  t.is(back.attributes.ino, shown.attributes.ino)
+  identities.leaves('a', unreal('one'), back)
+  t.is(identities.unreal('a', unreal('one')).id, shown.id)
+  identities.leaves('b', unreal('one', 6), identities.real('b', real('8:13:1')))
+  t.not(identities.unreal('b', unreal('one', 6)).id, '8:13:1', 'another file has this name already')
+})
+
 test('another file in the place of an unreal one is another file', t => {
   const identities = new Identities('docs')
   const { id } = identities.unreal('a', unreal('one'))

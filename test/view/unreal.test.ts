@@ -92,6 +92,7 @@ onMount('unreal files are listed, found and looked at like real ones', async t =
   t.is(attribute('user.realize.mark', 'deep/3'), 'unreal')
   t.is(attribute('user.realize.status', 'deep/3'), 'unreal')
   t.regex(attribute('user.realize.version', 'deep/3'), /^[0-9a-f]{8}$/)
+  t.is(attribute('user.realize.peers', 'deep/3'), 'server')
   t.deepEqual(listAttributes(join(w.docs, 'deep/3')), [])
   t.throws(() => getAttribute(join(w.docs, 'deep/3'), 'user.other'), { code: 'ENODATA' })
   t.deepEqual(realFiles(w.here), [], 'looking makes nothing real')
@@ -333,6 +334,39 @@ onMount(
       t.true(Number(String((await within(30_000, 'a reader ends', output))[0])) > 1)
       t.deepEqual(await end, [0, null])
     }
+  },
+)
+
+onMount(
+  'while content is given up, and while it comes back, the file is there at every moment and stays the same',
+  async t => {
+    const w = await world(t, root => fs.writeFileSync(join(root, 'file'), content(5, 300_000)))
+    const file = join(w.docs, 'file')
+    const script = `
+    const fs = require('node:fs')
+    const file = ${JSON.stringify(file)}
+    let looks = 0
+    const look = () => { fs.statSync(file); fs.closeSync(fs.openSync(file)); looks++ }
+    process.on('message', () => { console.log(looks); process.exit(0) })
+    setInterval(look, 0)
+    process.send('ready')`
+    const reader = fork(script)
+    await within(30_000, 'a reader runs', once(reader, 'message'))
+    const { ino } = fs.statSync(file)
+    for (let round = 0; round < 2; round++) {
+      await w.laptop.call('mark', { arena: arenaName('docs'), mark: 'real' })
+      await eventually('it is on the disk', () => fs.existsSync(join(w.here, 'file')))
+      t.is(fs.statSync(file).ino, ino)
+      await w.household.settled()
+      await w.laptop.call('mark', { arena: arenaName('docs'), mark: 'unreal' })
+      await eventually('it is off the disk', () => !fs.existsSync(join(w.here, 'file')))
+      t.is(fs.statSync(file).ino, ino)
+    }
+    t.true(fs.readFileSync(file).equals(content(5, 300_000)))
+    const [output, end] = [once(reader.stdout!, 'data'), once(reader, 'exit')]
+    reader.send('end')
+    t.true(Number(String((await within(30_000, 'the reader ends', output))[0])) > 1)
+    t.deepEqual(await end, [0, null])
   },
 )
 
