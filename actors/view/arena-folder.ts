@@ -348,8 +348,17 @@ export class ArenaFolder {
   async rename(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Promise<void> {
     refuseOwn(from, 'ENOENT')
     refuseOwn(to, 'EPERM')
-    for (let tries = 0; tries < TRIES_MAX; tries++) if (await this.#renamed(from, to, how)) return
-    throw new ViewError('EBUSY', `'${from}' or '${to}' comes and goes`)
+    let failure: unknown = new ViewError('EBUSY', `'${from}' or '${to}' comes and goes`)
+    for (let tries = 0; tries < TRIES_MAX; tries++) {
+      try {
+        if (await this.#renamed(from, to, how)) return
+      } catch (error) {
+        // Its content may have been given up since it was looked at.
+        if (codeOf(error) !== 'ENOENT' || (this.#real(from) ?? (await this.#unreal(from))) === null) throw error
+        failure = error
+      }
+    }
+    throw failure
   }
 
   /** False: something has come or gone meanwhile; to be tried again. */
@@ -512,8 +521,7 @@ export class ArenaFolder {
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error
       return then(this.#unreal(path), file => {
-        if (file === null) throw error
-        return unreal()
+        return file === null ? real(this.#root) : unreal()
       })
     }
   }
@@ -622,6 +630,8 @@ export class ArenaFolder {
     if (path === '') return null
     const slash = path.lastIndexOf('/')
     const folder = slash < 0 ? '' : path.slice(0, slash)
+    // The disk may show nothing because the arena has just taken the file away.
+    this.#link?.drain()
     const known = this.#files.get(folder, path.slice(slash + 1))
     if (known !== undefined) return known
     // The one that is wanted now, and the whole folder for those that follow.

@@ -2,7 +2,7 @@
  * A view's end of the port to one arena: questions with their answers, and what the arena tells by itself. When the arena's
  * thread has gone, what was asked fails with EIO.
  */
-import type { MessagePort } from 'node:worker_threads'
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads'
 import type { FromView, ToView, ViewAnswers, ViewChange, ViewQuestion } from '../../protocol/ports.ts'
 import { ViewError } from './view-source.ts'
 
@@ -21,26 +21,15 @@ interface Asked {
 
 export class ArenaLink {
   readonly #port: MessagePort
+  readonly #words: ArenaWords
   readonly #asked = new Map<number, Asked>()
   #id = 0
   #closed = false
 
   constructor(port: MessagePort, words: ArenaWords) {
     this.#port = port
-    port.on('message', (message: ToView) => {
-      switch (message.type) {
-        case 'root':
-          return words.root(message.root, message.reason)
-        case 'changed':
-          return words.changed(message.changes)
-        case 'answer':
-          return this.#taken(message.id)?.take(message.result)
-        case 'failed':
-          return this.#taken(message.id)?.reject(new ViewError(message.code, message.message))
-        default:
-          message satisfies never
-      }
-    })
+    this.#words = words
+    port.on('message', (message: ToView) => this.#receive(message))
     port.on('close', () => {
       this.close()
       words.gone()
@@ -92,6 +81,31 @@ export class ArenaLink {
     this.#port.close()
     for (const { reject } of this.#asked.values()) reject(new ViewError('EIO', 'the arena has stopped'))
     this.#asked.clear()
+  }
+
+  /**
+   * Takes what the arena has said by now. It speaks before it acts: who sees on the disk what it has done, and calls this, has heard of
+   * it, too.
+   */
+  drain(): void {
+    if (this.#closed) return
+    for (let next = receiveMessageOnPort(this.#port); next; next = receiveMessageOnPort(this.#port))
+      this.#receive(next.message)
+  }
+
+  #receive(message: ToView): void {
+    switch (message.type) {
+      case 'root':
+        return this.#words.root(message.root, message.reason)
+      case 'changed':
+        return this.#words.changed(message.changes)
+      case 'answer':
+        return this.#taken(message.id)?.take(message.result)
+      case 'failed':
+        return this.#taken(message.id)?.reject(new ViewError(message.code, message.message))
+      default:
+        message satisfies never
+    }
   }
 
   #taken(id: number): Asked | undefined {

@@ -1,15 +1,9 @@
 /** The arenas of a service, mounted: every one a folder, as long as the service runs and after it has started again. */
+import { spawnSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
-import test, { type ExecutionContext } from 'ava'
 import type { StatusResult } from '../../protocol/control.ts'
-import { eventually, householdWithMount, mountOn, namesIn } from './_arenas.ts'
-import { cannotMount } from './_mount.ts'
-
-function onMount(title: string, body: (t: ExecutionContext) => Promise<void>): void {
-  if (cannotMount !== null) return test.skip(`${title} (skipped: ${cannotMount})`, t => t.fail())
-  test.serial(title, body)
-}
+import { eventually, householdWithMount, mountOn, namesIn, onMount } from './_arenas.ts'
 
 const isThere = (status: StatusResult) => status.mounts.length === 1 && status.mounts[0]!.state === 'mounted'
 
@@ -194,7 +188,6 @@ onMount('who takes the mount away ends it', async t => {
   const peer = await household.peer('alice')
   await household.share(peer)
   await mountOn(peer, at)
-  const { spawnSync } = await import('node:child_process')
   t.is(spawnSync('umount', [at]).status ?? spawnSync('fusermount3', ['-u', at]).status, 0)
   await peer.until('the mount is forgotten', status => status.mounts.length === 0)
   await peer.stop()

@@ -1,47 +1,13 @@
 /** Files that only another peer holds, in a mount: programs find, read and change them as if they were on the disk. */
-import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { execFile, execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import test, { type ExecutionContext } from 'ava'
 import { getAttribute, listAttributes } from '../../actors/view/view-calls.ts'
-import { within } from '../_deadline.ts'
-import { arenaName, type Household } from '../system/_household.ts'
-import type { Peer } from '../system/_peer.ts'
-import { eventually, householdWithMount, mountOn, namesIn } from './_arenas.ts'
-import { cannotMount } from './_mount.ts'
+import { arenaName } from '../system/_household.ts'
+import { againAndAgain, content, eventually, namesIn, onMount, partialWorld } from './_arenas.ts'
 
 const run = promisify(execFile)
-
-interface World {
-  household: Household
-  /** Holds everything. */
-  server: Peer
-  /** Has the arena mounted, and wants nothing real. */
-  laptop: Peer
-  /** The arena's root at each of them, and the mount. */
-  there: string
-  here: string
-  docs: string
-}
-
-function onMount(title: string, body: (t: ExecutionContext) => Promise<void>): void {
-  if (cannotMount !== null) return test.skip(`${title} (skipped: ${cannotMount})`, t => t.fail())
-  test.serial(title, body)
-}
-
-/** Two peers; what `fill` writes is at the one, and the other only knows of it. */
-async function world(t: ExecutionContext, fill: (root: string) => void): Promise<World> {
-  const { household, at } = householdWithMount(t)
-  const [server, laptop] = await household.couple(['server', 'laptop'])
-  await laptop.call('mark', { arena: arenaName('docs'), mark: 'unreal' })
-  const [there, here] = [household.root(server), household.root(laptop)]
-  fill(there)
-  await household.settled()
-  await mountOn(laptop, at)
-  return { household, server, laptop, there, here, docs: join(at, 'docs') }
-}
 
 const IDENTITY = {
   GIT_AUTHOR_NAME: 'A',
@@ -49,15 +15,6 @@ const IDENTITY = {
   GIT_COMMITTER_NAME: 'A',
   GIT_COMMITTER_EMAIL: 'a@example.org',
   GIT_CONFIG_GLOBAL: '/dev/null',
-}
-
-function content(seed: number, bytes: number): Buffer {
-  const buffer = Buffer.alloc(bytes)
-  for (let index = 0, state = seed + 1; index < bytes; index++) {
-    state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
-    buffer[index] = state >> 16
-  }
-  return buffer
 }
 
 /** Files that the disk below shows, at any depth. */
@@ -70,7 +27,7 @@ function realFiles(root: string): string[] {
 }
 
 onMount('unreal files are listed, found and looked at like real ones', async t => {
-  const w = await world(t, root => {
+  const w = await partialWorld(t, root => {
     fs.mkdirSync(join(root, 'deep/er'), { recursive: true })
     for (let index = 0; index < 50; index++) fs.writeFileSync(join(root, `deep/${index}`), 'x'.repeat(index))
     fs.writeFileSync(join(root, 'deep/er/program'), 'run', { mode: 0o755 })
@@ -99,7 +56,7 @@ onMount('unreal files are listed, found and looked at like real ones', async t =
 })
 
 onMount('what is made, changed and deleted elsewhere is seen without looking twice', async t => {
-  const w = await world(t, root => {
+  const w = await partialWorld(t, root => {
     fs.mkdirSync(join(root, 'folder'))
     fs.writeFileSync(join(root, 'folder/file'), 'one')
   })
@@ -117,7 +74,7 @@ onMount('what is made, changed and deleted elsewhere is seen without looking twi
 })
 
 onMount('deleting, renaming and touching unreal files fetches nothing and reaches everybody', async t => {
-  const w = await world(t, root => {
+  const w = await partialWorld(t, root => {
     fs.mkdirSync(join(root, 'a/b'), { recursive: true })
     for (const name of ['one', 'two', 'three', 'four', 'five']) fs.writeFileSync(join(root, `a/${name}`), name)
     fs.writeFileSync(join(root, 'a/b/inner'), 'inner')
@@ -162,7 +119,7 @@ onMount('deleting, renaming and touching unreal files fetches nothing and reache
 })
 
 onMount('a file that is written into becomes real first, and whoever saves over one makes no conflict', async t => {
-  const w = await world(t, root => {
+  const w = await partialWorld(t, root => {
     for (const name of ['appended', 'emptied', 'replaced', 'backed-up', 'removed', 'patched', 'linked'])
       fs.writeFileSync(join(root, name), `${name} before\n`)
   })
@@ -201,7 +158,7 @@ onMount('a file that is written into becomes real first, and whoever saves over 
 })
 
 onMount('a file that took the place of an unreal one and is deleted at once is deleted, not brought back', async t => {
-  const w = await world(t, root => {
+  const w = await partialWorld(t, root => {
     for (let index = 0; index < 20; index++) fs.writeFileSync(join(root, `file-${index}`), `content ${index}`)
   })
   for (let index = 0; index < 20; index++) {
@@ -217,7 +174,7 @@ onMount('a file that took the place of an unreal one and is deleted at once is d
 
 onMount('programs read what is not here: grep, cmp, a part of a big file, git, rsync, gcc', async t => {
   const big = content(1, 24_000_000)
-  const w = await world(t, root => {
+  const w = await partialWorld(t, root => {
     for (let index = 0; index < 100; index++)
       fs.writeFileSync(join(root, `text-${index}`), `line ${index}\nneedle ${index}\n`)
     fs.writeFileSync(join(root, 'big'), big)
@@ -268,7 +225,7 @@ onMount('programs read what is not here: grep, cmp, a part of a big file, git, r
 onMount(
   'with the peers gone what was not read fails at once, what was read is there, and all of it once they are back',
   async t => {
-    const w = await world(t, root => {
+    const w = await partialWorld(t, root => {
       for (const [seed, name] of ['read', 'unread', 'open'].entries())
         fs.writeFileSync(join(root, name), content(seed, 1_000_000))
     })
@@ -301,72 +258,26 @@ onMount(
   'who reads while the file is replaced elsewhere gets the former content or the new one, never a mix',
   async t => {
     const size = 600_000
-    const w = await world(t, root => fs.writeFileSync(join(root, 'file'), Buffer.alloc(size, 0)))
-    const script = `
-    const fs = require('node:fs')
-    const seen = new Set()
-    const reading = () => {
-      let bytes
-      try {
-        bytes = fs.readFileSync(${JSON.stringify(join(w.docs, 'file'))})
-      } catch (error) {
-        // The former content is nowhere any more: that is said, and no other put in its place.
-        if (error.code === 'EHOSTUNREACH') return
-        throw error
-      }
-      if (bytes.length !== ${size} || bytes.some(byte => byte !== bytes[0])) { console.log('mixed'); process.exit(1) }
-      seen.add(bytes[0])
+    const w = await partialWorld(t, root => fs.writeFileSync(join(root, 'file'), Buffer.alloc(size, 0)))
+    // Where the former content is nowhere any more that is said, and no other put in its place.
+    const work = `
+    let bytes
+    try {
+      bytes = fs.readFileSync(${JSON.stringify(join(w.docs, 'file'))})
+    } catch (error) {
+      if (error.code === 'EHOSTUNREACH') return 'unreachable'
+      throw error
     }
-    process.on('message', () => { console.log([...seen].length); process.exit(0) })
-    setInterval(reading, 1)
-    process.send('ready')`
-    const readers = [0, 1].map(() => fork(script))
-    await Promise.all(readers.map(reader => within(30_000, 'a reader runs', once(reader, 'message'))))
+    if (bytes.length !== ${size} || bytes.some(byte => byte !== bytes[0])) throw new Error('a mix')
+    return bytes[0]`
+    const readers = [await againAndAgain(t, work), await againAndAgain(t, work)]
     for (let round = 1; round <= 12; round++) {
       // As an editor does it: never half a file on the disk.
       fs.writeFileSync(join(w.household.folder, 'next'), Buffer.alloc(size, round))
       fs.renameSync(join(w.household.folder, 'next'), join(w.there, 'file'))
       await eventually('it is seen', () => readIfThere(join(w.docs, 'file'))?.[0] === round)
     }
-    for (const reader of readers) {
-      const [output, end] = [once(reader.stdout!, 'data'), once(reader, 'exit')]
-      reader.send('end')
-      t.true(Number(String((await within(30_000, 'a reader ends', output))[0])) > 1)
-      t.deepEqual(await end, [0, null])
-    }
-  },
-)
-
-onMount(
-  'while content is given up, and while it comes back, the file is there at every moment and stays the same',
-  async t => {
-    const w = await world(t, root => fs.writeFileSync(join(root, 'file'), content(5, 300_000)))
-    const file = join(w.docs, 'file')
-    const script = `
-    const fs = require('node:fs')
-    const file = ${JSON.stringify(file)}
-    let looks = 0
-    const look = () => { fs.statSync(file); fs.closeSync(fs.openSync(file)); looks++ }
-    process.on('message', () => { console.log(looks); process.exit(0) })
-    setInterval(look, 0)
-    process.send('ready')`
-    const reader = fork(script)
-    await within(30_000, 'a reader runs', once(reader, 'message'))
-    const { ino } = fs.statSync(file)
-    for (let round = 0; round < 2; round++) {
-      await w.laptop.call('mark', { arena: arenaName('docs'), mark: 'real' })
-      await eventually('it is on the disk', () => fs.existsSync(join(w.here, 'file')))
-      t.is(fs.statSync(file).ino, ino)
-      await w.household.settled()
-      await w.laptop.call('mark', { arena: arenaName('docs'), mark: 'unreal' })
-      await eventually('it is off the disk', () => !fs.existsSync(join(w.here, 'file')))
-      t.is(fs.statSync(file).ino, ino)
-    }
-    t.true(fs.readFileSync(file).equals(content(5, 300_000)))
-    const [output, end] = [once(reader.stdout!, 'data'), once(reader, 'exit')]
-    reader.send('end')
-    t.true(Number(String((await within(30_000, 'the reader ends', output))[0])) > 1)
-    t.deepEqual(await end, [0, null])
+    for (const end of readers) t.true((await end()).results > 1)
   },
 )
 
@@ -378,8 +289,4 @@ function readIfThere(path: string): Buffer | null {
     if ((error as NodeJS.ErrnoException).code === 'EHOSTUNREACH') return null
     throw error
   }
-}
-
-function fork(script: string): ChildProcess {
-  return spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit', 'ipc'] })
 }
