@@ -196,6 +196,8 @@ test('fetch caches a folder wholly and tells how far it is; pinned is kept by it
     if (fetching) seen.push(fetching)
     return seen.length > 0 && !fetching
   })
+  // A few seconds' work: what is over between two statuses is seen by nobody.
+  relay.bytesPerSecond = 5 * MIB
   const outcome = await guest.realize('fetch', 'docs')
   t.is(outcome.code, 0, outcome.stderr)
   t.regex(outcome.stdout, /31 files can be read here without a peer/)
@@ -203,6 +205,7 @@ test('fetch caches a folder wholly and tells how far it is; pinned is kept by it
   t.true(seen.every(one => one.filesDone <= one.files && one.bytesDone <= one.bytes))
   t.is((await guest.untilArena('has all', 'docs', status => status.cachedBytes === bytes)).cachedBytes, bytes)
 
+  relay.heal()
   await guest.call('mark', { arena: DOCS, path: 'kept', mark: 'pinned' })
   const kept = randomBytes(300_000)
   writeFileSync(join(root, 'kept'), kept)
