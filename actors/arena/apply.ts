@@ -817,7 +817,15 @@ export class Applier {
   #holdAgain(folder: EntryPath): void {
     const entry = this.#context.store.entry(folder)
     if (!this.#active || !entry || living(entry.known) || entry.pending || entry.dormant) return
-    this.#unlessDiskFails(folder, () => this.#parentReady(joinPath(folder, ANY_NAME)))
+    // All that was below it has gone with it.
+    const folders = new Set<EntryPath>()
+    for (let after: EntryPath | null = null; ; ) {
+      const page: Entry[] = this.#context.store.page(after, 1000, folder)
+      for (const { path, known } of page) if (living(known)) folders.add(parentOf(path) ?? folder)
+      if (page.length < 1000) break
+      after = (page.at(-1) as Entry).path
+    }
+    for (const held of folders) this.#unlessDiskFails(held, () => this.#parentReady(joinPath(held, ANY_NAME)))
   }
 
   /** A folder that no version speaks of, but something lives in it: it is made, and dormant (R4). */

@@ -99,6 +99,8 @@ export class Arena {
   #foreignRoot = false
   #paused = false
   #recovered = false
+  /** All rule files have been read: what is not ignored can be told, and so what is wanted. Until then the end of the scan sees to it. */
+  #marksHeeded = false
   /** Until all has been looked at: how often content was given up that this store does not know of; 0: it does. */
   #forgiving = 0
   /** All has been looked at since. */
@@ -189,6 +191,10 @@ export class Arena {
     this.#giveUp = new GiveUp(context, this.#local, this.#apply, this.#questions, {
       border: work => this.#border(work),
       disagreement: () => this.#missing()[0] ?? (this.#openPeers.length === 0 ? 'no other peer is connected' : null),
+      syncSoon: () => {
+        this.#unsynced = true
+        this.#syncLater()
+      },
       peers: () => this.#openPeers,
       inUse: path => this.#views.isOpen(path),
       leaving: paths => this.#views.leaving(paths),
@@ -254,6 +260,7 @@ export class Arena {
   /** It is let go of: whoever waits for content is told so. */
   close(): void {
     this.#reads.close()
+    this.#giveUp.close()
   }
 
   // The shell's side
@@ -978,6 +985,9 @@ export class Arena {
 
   #scanned(): void {
     this.#forgivingSeen = this.#forgiving > 0
+    this.#marksHeeded = true
+    // Changed while this was not running, or in the moment in which it was killed.
+    if (this.#context.store.state().marked !== this.#context.settings.mark) this.#marksChanged(null)
     this.#apply.sweep()
     for (const settle of this.#settles) settle.scanned = true
     this.#feed.stateSoon()
@@ -1014,16 +1024,22 @@ export class Arena {
 
   /** Other marks hold for a path and what is below it; null: for everything. */
   #marksChanged(path: Entry['path'] | null): void {
-    const { store } = this.#context
-    const entry = path === null ? undefined : store.entry(path)
-    if (entry && isUnshown(entry) && !entry.pending && this.#context.marks.wantsReal(entry.path))
-      store.transact(writer => writer.putEntry({ ...entry, pending: true }, false))
-    if (entry?.known.content.type !== 'file') this.#reconsiderLeft(path)
+    if (this.#marksHeeded) this.#heedMarks(path)
     this.#apply.marksChanged()
     this.#giveUp.search()
     this.#pins.lookAtAll()
     this.#feed.stateSoon()
     this.#statusSoon()
+  }
+
+  /** What becomes wanted real is looked for; and that this was done is written down after it, so that a kill in between is made good. */
+  #heedMarks(path: Entry['path'] | null): void {
+    const { store, marks, settings } = this.#context
+    const entry = path === null ? undefined : store.entry(path)
+    if (entry && isUnshown(entry) && !entry.pending && marks.wantsReal(entry.path))
+      store.transact(writer => writer.putEntry({ ...entry, pending: true }, false))
+    if (entry?.known.content.type !== 'file') this.#reconsiderLeft(path)
+    store.transact(writer => writer.setState({ marked: settings.mark }))
   }
 
   // Status

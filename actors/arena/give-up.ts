@@ -80,6 +80,8 @@ export interface GiveUpEvents {
   border(work: () => void): void
   /** Why nothing may be given up now, or null: all connected peers agree. */
   disagreement(): string | null
+  /** What the disk shows is to be made durable. */
+  syncSoon(): void
   /** Peers that can be asked. */
   peers(): PeerId[]
   /** Whether somebody has the file open through a view. */
@@ -137,6 +139,12 @@ export class GiveUp {
         for (const path of waiting) this.#settled(path, 'the arena has stopped')
   }
 
+  /** This arena is let go of: nothing that is still called back does anything. A start takes back what is half done. */
+  close(): void {
+    this.#closed = true
+  }
+  #closed = false
+
   /** Whether the file at this path is on its way out: its absence is our doing. */
   isUnderWay(path: EntryPath): boolean {
     return this.#underWay.has(path)
@@ -146,6 +154,7 @@ export class GiveUp {
 
   /** Goes through all entries: other marks hold, or what hindered may be gone. */
   search(): void {
+    if (!this.#context.marks.allReal && this.#notBeforeMs > this.#context.clock.nowMs()) this.#soon()
     this.#searching = true
     this.#cursor = null
     this.#again = false
@@ -201,6 +210,7 @@ export class GiveUp {
     if (!this.busy) return
     if (this.#searching && this.#queue.size < LEASE_FILES_MAX) this.#searchOn()
     if (this.#round === null && this.#context.clock.nowMs() >= this.#notBeforeMs) this.#beginRound()
+    if (this.#round === null) this.#roundOver()
   }
 
   #searchOn(): void {
@@ -281,8 +291,13 @@ export class GiveUp {
     const { store, disk } = this.#context
     if (!stamp || this.#local.unsettled(path) || this.#apply.isUnsettled(path)) return 'perhaps'
     const stat = disk.stat(path)
-    if (stat?.type === 'file' && sameStamp(stamp, stat)) return seq <= store.state().durableSeq ? 'durably' : 'perhaps'
-    this.#local.lookAgain(path)
+    if (stat?.type !== 'file' || !sameStamp(stamp, stat)) {
+      this.#local.lookAgain(path)
+      return 'perhaps'
+    }
+    if (seq <= store.state().durableSeq) return 'durably'
+    // After a start nothing else may ask for it.
+    this.#events.syncSoon()
     return 'perhaps'
   }
 
@@ -316,7 +331,7 @@ export class GiveUp {
       else if (!this.leases.leave({ path, hash }, nowMs)) this.#stays(path, RELIED_ON)
       else left.push({ path, hash, entry, intent: null, reason: NOBODY })
     }
-    if (left.length === 0) return this.#roundOver()
+    if (left.length === 0) return
     const round: Round = { left, asked: new Set() }
     this.#round = round
     store.transact(writer => {
@@ -328,6 +343,7 @@ export class GiveUp {
 
   /** One peer after the other, until each file has one that keeps it. */
   #askNext(round: Round): void {
+    if (this.#closed) return
     const peer = this.#active ? this.#events.peers().find(id => !round.asked.has(id)) : undefined
     const files = round.left
     if (peer === undefined || files.length === 0) return this.#endRound(round)
@@ -354,10 +370,11 @@ export class GiveUp {
     this.#roundOver()
   }
 
+  /** Nothing is left to be tried now. */
   #roundOver(): void {
     if (this.#queue.size > 0 || this.#searching) return
-    if (this.#again) this.#later()
-    else this.#retries = 0
+    if (!this.#again) this.#retries = 0
+    else if (this.#context.clock.nowMs() >= this.#notBeforeMs) this.#later()
   }
 
   /** What is left is tried again, later and later; by chance, so that two that refuse each other do not go on doing so. */
@@ -408,6 +425,7 @@ export class GiveUp {
 
   /** The next step, unless time is up or the arena has stopped: then what was done is taken back. */
   #next(granted: Granted, work: () => void): void {
+    if (this.#closed) return
     this.#events.border(() => {
       let reason = 'it took too long'
       if (this.#active && isInTime(granted.askedMs, this.#context.clock.nowMs())) {

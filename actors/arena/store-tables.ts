@@ -150,6 +150,7 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       putLease: lease => tables.put('leases', leaseKey(lease), lease.hash),
       removeLease: lease => tables.remove('leases', leaseKey(lease)),
       putMark(path, mark) {
+        next.marked = null
         if (mark === null) tables.remove('marks', treeKey(path))
         else tables.put('marks', treeKey(path), mark)
       },
@@ -308,6 +309,7 @@ function emptyState(replica: ReplicaId, boot: string): StoreState {
     scanned: false,
     disk: null,
     historyNumber: 0,
+    marked: null,
     givenUp: 0,
     durableSeq: 0,
     boot,
@@ -323,6 +325,7 @@ function loadState(tables: Tables): StoreState | undefined {
   return (
     rest && {
       ...rest,
+      marked: rest.marked ?? null,
       givenUp: rest.givenUp ?? 0,
       sessions,
       buckets: buckets ? Uint8Array.from(buckets) : new Uint8Array(BUCKETS * DIGEST_BYTES),

@@ -119,6 +119,8 @@ export interface StoreState {
   /** Identity of the disk that was last scanned (Disk.identity), to notice another one. */
   readonly disk: string | null
   readonly historyNumber: number
+  /** The arena's own mark that all entries have been looked at with, and all marks of paths; null: there are others since. */
+  readonly marked: Mark | null
   /** How often content was given up in this root (marker.ts). */
   readonly givenUp: number
   /** Entries up to this number are durable on the disk, names and bytes; those above it are volatile (R5). */

@@ -1,7 +1,17 @@
 /** Arenas of which one peer does not want everything real: what it shows, what it asks for, and what the others see of that. */
 import test, { type ExecutionContext } from 'ava'
 import type { ListedEntry } from '../../protocol/status.ts'
-import { connectAll, disconnectAll, makeHousehold, makePair, type Peer, pass, settle, type World } from './_pair.ts'
+import {
+  connectAll,
+  disconnectAll,
+  Killed,
+  makeHousehold,
+  makePair,
+  type Peer,
+  pass,
+  settle,
+  type World,
+} from './_pair.ts'
 
 /** Too short for content to be given up. */
 const SHORT_MS = 400
@@ -99,6 +109,46 @@ test('a mark is heeded for what comes later, survives a restart, and ends with c
   settle(world)
   t.deepEqual(b.tree(), a.tree())
   assertQuiet(t, world)
+})
+
+test('marks that change while nobody looks, or in the moment of a kill, are heeded by the next start', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('films')
+  for (const name of ['films/one', 'films/two', 'text']) a.write(name, name)
+  b.configure({ mark: 'unreal' })
+  settle(world)
+  pass(world, 30_000)
+  t.deepEqual(b.tree(), { films: '/' })
+  // As with an edited configuration.
+  b.stop()
+  b.settings = { ...b.settings, mark: 'real' }
+  b.start()
+  settle(world)
+  t.deepEqual(b.tree(), a.tree())
+  b.run('mark', { path: 'films', mark: 'unreal' })
+  pass(world, 30_000)
+  t.deepEqual(b.tree(), { films: '/', text: 'text' })
+  for (let step = 1, died = true; died; step++) {
+    died = false
+    b.run('mark', { path: 'films', mark: 'unreal' })
+    pass(world, 60_000)
+    t.deepEqual(b.tree(), { films: '/', text: 'text' })
+    b.stop()
+    try {
+      b.startDying(step)
+      pass(world, 1_000)
+      b.run('mark', { path: 'films', mark: 'real' })
+      settle(world)
+    } catch (error) {
+      if (!(error instanceof Killed)) throw error
+      died = true
+      b.restart()
+    }
+    const marked = b.store.marks().some(([, mark]) => mark === 'real')
+    settle(world)
+    pass(world, 60_000)
+    t.deepEqual(b.tree(), marked ? a.tree() : { films: '/', text: 'text' }, `step ${step}`)
+  }
 })
 
 test('an unreal file follows its path: edited, renamed and deleted elsewhere', t => {
