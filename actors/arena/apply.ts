@@ -16,7 +16,7 @@ import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
 import { concerns, FolderMoves, movesFolder } from './folder-move.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
-import { givesUp, needsCopy, workFor } from './plan.ts'
+import { givesUp, isUnshown, needsCopy, workFor } from './plan.ts'
 import { standIn } from './power-loss.ts'
 import { type Entry, type Intent, type Kept, NO_STAMP, type Stamp, type Writer } from './store.ts'
 import {
@@ -817,7 +817,11 @@ export class Applier {
   #holdAgain(folder: EntryPath): void {
     const entry = this.#context.store.entry(folder)
     if (!this.#active || !entry || living(entry.known) || entry.pending || entry.dormant) return
-    // All that was below it has gone with it.
+    this.#holdBelow(folder)
+  }
+
+  /** All folders below one in which files live that this disk does not show. */
+  #holdBelow(folder: EntryPath): void {
     const folders = new Set<EntryPath>()
     for (let after: EntryPath | null = null; ; ) {
       const page: Entry[] = this.#context.store.page(after, 1000, folder)
@@ -826,6 +830,15 @@ export class Applier {
       after = (page.at(-1) as Entry).path
     }
     for (const held of folders) this.#unlessDiskFails(held, () => this.#parentReady(joinPath(held, ANY_NAME)))
+  }
+
+  /** The folders above a file that is only known are there; a kill may have come before they were made again. */
+  holdFor(entry: Entry): void {
+    const parent = parentOf(entry.path)
+    if (!this.#active || parent === undefined || entry.pending || !isUnshown(entry)) return
+    const above = this.#context.store.entry(parent)
+    if ((above && showsFolder(above)) || this.#local.rules.ignoresEntry(entry)) return
+    this.#unlessDiskFails(entry.path, () => this.#parentReady(entry.path))
   }
 
   /** A folder that no version speaks of, but something lives in it: it is made, and dormant (R4). */
@@ -1384,6 +1397,7 @@ export class Applier {
       if (source !== null) this.#events.rulesApplied(source)
     }
     if (done.length === 0) return
+    for (const { path, to } of done) if (to.content.type === 'dir' && this.#holdsUnreal(path)) this.#holdBelow(path)
     this.#events.shown(done.flatMap(({ path, copy }) => (copy === null ? [path] : [path, copy.path])))
     count(this.#context, { applied: done.length, applied_bytes: bytes })
     log(this.#context, 'batch_applied', { entries: done.length, bytes })

@@ -988,6 +988,8 @@ export class Arena {
     this.#marksHeeded = true
     // Changed while this was not running, or in the moment in which it was killed.
     if (this.#context.store.state().marked !== this.#context.settings.mark) this.#marksChanged(null)
+    // Folders that a user has taken away, or a kill, are made again for what is only known below them.
+    else if (!this.#context.marks.allReal) this.#giveUp.search()
     this.#apply.sweep()
     for (const settle of this.#settles) settle.scanned = true
     this.#feed.stateSoon()

@@ -215,7 +215,10 @@ export class GiveUp {
 
   #searchOn(): void {
     const page = this.#context.store.page(this.#cursor, STEP_ENTRIES, null)
-    for (const entry of page) if (this.#isWanted(entry)) this.#enqueue(entry.path)
+    for (const entry of page) {
+      if (this.#isWanted(entry)) this.#enqueue(entry.path)
+      else this.#apply.holdFor(entry)
+    }
     this.#cursor = page.at(-1)?.path ?? null
     if (page.length < STEP_ENTRIES) this.#searching = false
   }

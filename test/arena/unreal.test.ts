@@ -142,8 +142,8 @@ test('marks that change while nobody looks, or in the moment of a kill, are heed
     } catch (error) {
       if (!(error instanceof Killed)) throw error
       died = true
-      b.restart()
     }
+    b.restart()
     const marked = b.store.marks().some(([, mark]) => mark === 'real')
     settle(world)
     pass(world, 60_000)
