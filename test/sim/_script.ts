@@ -117,7 +117,7 @@ export type Faults = (typeof FAULTS)[number]
 export const WANTED = [...FAULTS, 'mixed'] as const
 export type Wanted = (typeof WANTED)[number]
 
-const MIXED = FAULTS.filter(faults => faults !== 'rules' && faults !== 'marks')
+const MIXED = FAULTS.filter(faults => faults !== 'rules')
 
 export function classOf(wanted: Wanted, seed: number): Faults {
   return wanted === 'mixed' ? (MIXED[seed % MIXED.length] as Faults) : wanted
