@@ -5,20 +5,20 @@
  */
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { LEAF_BYTES } from '../../protocol/limits.ts'
-import { ancestorsOf, foldName, joinPath, nameOf, parentOf } from '../../protocol/path.ts'
-import type { HistoryEvent } from '../../protocol/status.ts'
-import { hashLeaves, hashSmall, rootOf } from '../hasher/merkle.ts'
+import { ancestorsOf, joinPath, parentOf } from '../../protocol/path.ts'
+import { hashSmall } from '../hasher/merkle.ts'
 import { conflictPath } from './conflict-name.ts'
-import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
+import { type ArenaContext, count, log } from './context.ts'
 import { DiskError, type DiskStat } from './disk.ts'
-import { isUntouched } from './disk-rules.ts'
 import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
-import { concerns, FolderMoves, movesFolder } from './folder-move.ts'
+import { FolderMoves } from './folder-move.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
-import { givesUp, isUnshown, needsCopy, workFor } from './plan.ts'
+import { isUnshown, needsCopy, workFor } from './plan.ts'
 import { standIn } from './power-loss.ts'
-import { type Entry, type Intent, type Kept, NO_STAMP, type Stamp, type Writer } from './store.ts'
+import { listForgotten, rescueStaged } from './rescue.ts'
+import { Steps, statOf } from './steps.ts'
+import type { Entry, Intent, Stamp } from './store.ts'
 import {
   changeVersion,
   type FileContent,
@@ -30,7 +30,6 @@ import {
   type Version,
 } from './version.ts'
 import type { VersionStore } from './versions.ts'
-import { stampOf } from './walk.ts'
 
 /** Entries in the works at once, and content staged for one batch. */
 const ACTIVE_MAX = 4096
@@ -43,13 +42,6 @@ const GATHER_MS = 100
 /** What could not be done is tried again after this long, doubling. */
 const RETRY_FIRST_MS = 500
 const RETRY_MAX_MS = 60_000
-/** Versions whose path is not known any more are listed under this one. */
-const LOST_AND_FOUND = 'lost+found' as EntryPath
-/** After a power loss content of unknown origin is hashed up to this size; larger is kept unseen. */
-const RESCUE_BYTES_MAX = 64 * 1024 * 1024
-/** And content whose name says what it is to become, up to this one, in such pieces; larger is taken for a part. */
-const RESCUE_WHOLE_BYTES_MAX = 1024 * 1024 * 1024
-const RESCUE_PIECE_LEAVES = 64
 /** A file that a folder keeps out waits so long for the peer that shows it, or for the end of what lives below. */
 const DISPLACED_MS = 5_000
 /** The same where the file's content is not here: whoever shows it may ignore what lives below, and so never make room. */
@@ -98,6 +90,7 @@ export class Applier {
   readonly #versions: VersionStore
   readonly #events: ApplyEvents
   readonly #folders: FolderMoves
+  readonly #steps: Steps
   /** Waiting for content. */
   readonly #fetching = new Map<EntryPath, Task>()
   /** Those of them whose content nobody gives now. */
@@ -123,8 +116,6 @@ export class Applier {
   readonly #displacedSince = new Map<EntryPath, number>()
   /** Paths that were given a problem here. */
   readonly #hindered = new Set<EntryPath>()
-  /** A step is written down that is neither done nor taken back. */
-  #unsettled = false
   #dirty = true
   #retries = 0
   #active = true
@@ -142,16 +133,28 @@ export class Applier {
     this.#local = local
     this.#versions = versions
     this.#events = events
+    this.#steps = new Steps(context, local, versions, {
+      ...events,
+      active: () => this.#active,
+      problem: (path, reason) => this.#problem(path, reason),
+      unlessDiskFails: (path, work) => this.#unlessDiskFails(path, work),
+      unstage: slot => this.#unstage(slot),
+      givingUp: path => this.givingUp(path),
+      holdsUnreal: folder => this.#holdsUnreal(folder),
+      holdBelow: folder => this.#holdBelow(folder),
+      movedFolder: (writer, intent, happened) => this.#folders.conclude(writer, intent, happened),
+      again: () => this.again(),
+    })
     this.#folders = new FolderMoves(context, local, {
       inWorks: path => this.#inWorks(path) || this.#moving.has(path),
       moreToCome: () => this.#moreToCome(),
       done: intent => {
-        this.#conclude([intent])
+        this.#steps.conclude([intent])
         this.wakeDormant([intent.source as EntryPath])
       },
       brokenOff: (error, path) => {
         this.#problem(path, diskReason(error))
-        this.#settleAgain()
+        this.#steps.settleAgain()
       },
       again: () => this.again(),
     })
@@ -224,7 +227,7 @@ export class Applier {
     if (!this.#passing) {
       if (!this.#dirty) return
       this.#dirty = false
-      if (this.#unsettled) this.#settleAgain()
+      if (this.#steps.unsettled) this.#steps.settleAgain()
       for (const slot of this.#litter) this.#unstage(slot)
       this.#passing = true
       this.#cursor = null
@@ -387,7 +390,7 @@ export class Applier {
   /** Slots that were left because the disk was not there when they were to be emptied. Call when nothing is pending. */
   sweep(): void {
     const { disk, store } = this.#context
-    if (!this.idle || this.#unsettled || store.state().totals.pending > 0 || store.intents().length > 0) return
+    if (!this.idle || this.#steps.unsettled || store.state().totals.pending > 0 || store.intents().length > 0) return
     try {
       for (const slot of disk.stageList()) if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
     } catch (error) {
@@ -397,8 +400,7 @@ export class Applier {
 
   /** Whether a step at this path is written down and waits for the disk: what stands there is not a user's change. */
   isUnsettled(path: EntryPath): boolean {
-    if (this.givingUp(path)) return true
-    return this.#unsettled && this.#context.store.intents().some(left => concerns(left, path))
+    return this.givingUp(path) || this.#steps.isUnsettled(path)
   }
 
   /** Whether something is being put at this path, or taken from it, now. */
@@ -971,11 +973,11 @@ export class Applier {
       disk.makeFolder(path)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      this.#settleAgain()
+      this.#steps.settleAgain()
       this.#problem(path, diskReason(error))
       return false
     }
-    this.#conclude([intent])
+    this.#steps.conclude([intent])
     return true
   }
 
@@ -1059,16 +1061,16 @@ export class Applier {
     for (const { task, entry, intent } of steps) {
       let outcome: 'done' | 'unexpected' | 'waits'
       try {
-        outcome = this.#perform(entry, intent)
+        outcome = this.#steps.perform(entry, intent)
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
         this.#problem(task.path, diskReason(error))
         outcome = 'waits'
       }
       if (outcome === 'done') done.push(intent)
-      else if (this.#halfDone(intent)) {
+      else if (this.#steps.isHalfDone(intent)) {
         // It could not even go back: the step stays written down until the disk can do the rest.
-        this.#unsettled = true
+        this.#steps.brokenOff()
         this.#local.lookAgain(task.path)
         this.again()
       } else {
@@ -1082,7 +1084,7 @@ export class Applier {
         }
       }
     }
-    this.#conclude(done, dropped)
+    this.#steps.conclude(done, dropped)
     return done
   }
 
@@ -1091,16 +1093,6 @@ export class Applier {
     const stat = this.#context.disk.stat(path)
     if (stat === null || !this.#local.rules.ignores(path, stat.type === 'dir')) return
     this.#problem(path, 'what is in its place is ignored here: rename that, or change the rules')
-  }
-
-  /** Whether what was to go has left its place without being where it belongs, or may have. */
-  #halfDone(intent: Intent): boolean {
-    try {
-      return this.#taken(intent)
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      return true
-    }
   }
 
   /** The task is over, however it ended. */
@@ -1158,181 +1150,6 @@ export class Applier {
     return conflictPath(path, loser, true)
   }
 
-  #perform(entry: Entry, intent: Intent): 'done' | 'unexpected' | 'waits' {
-    const { disk, store } = this.#context
-    const { path, to } = intent
-    const former = intent.formerIno !== 0n ? statOf(entry) : null
-    const content = to.content
-    if (this.#twin(entry)) return 'waits'
-    if (content.type === 'gone') {
-      if (former && intent.slot) return this.#takeOut(intent, former)
-      return this.#removeFolder(entry)
-    }
-    if (content.type === 'dir') {
-      if (former && intent.slot) return this.#takeOut(intent, former, () => this.#makeFolderUnlessTaken(path))
-      try {
-        disk.makeFolder(path)
-      } catch (error) {
-        if (!(error instanceof DiskError) || error.code !== 'EEXIST') throw error
-        if (disk.stat(path)?.type !== 'dir') return 'unexpected'
-      }
-      return 'done'
-    }
-    if (content.type === 'file' && intent.slot === null && intent.source === null) {
-      const there = disk.stat(path)
-      if (!there || !isUntouched(there, statOf(entry))) return 'unexpected'
-      return disk.setMeta(path, statOf(entry), content.mtimeNs, content.exec) === 'placed' ? 'done' : 'unexpected'
-    }
-    // A folder is in the way: what was in it has gone before, or is not ours to remove.
-    if (entry.have?.content.type === 'dir' || entry.dormant) {
-      const removed = this.#removeFolder(entry)
-      if (removed !== 'done') return removed
-    }
-    if (intent.source !== null) {
-      const source = store.entry(intent.source)
-      if (!source?.stamp || disk.move(intent.source, path, statOf(source)) !== 'placed') return 'unexpected'
-      // Still as it was before: what a user has written since keeps its own mtime, and is looked at. What the disk refuses now does
-      // not undo the move.
-      this.#unlessDiskFails(path, () => {
-        if (content.type === 'file') disk.setMeta(path, statOf(source), content.mtimeNs, content.exec)
-      })
-      return 'done'
-    }
-    if (disk.place(intent.slot as string, path, former) !== 'placed') return 'unexpected'
-    if (former) this.#orBack(intent, () => this.#keepFormer(intent))
-    return 'done'
-  }
-
-  #takeOut(intent: Intent, former: DiskStat, then = () => {}): 'done' | 'unexpected' {
-    const { disk } = this.#context
-    if (!this.#tookOut(intent, former)) {
-      return disk.stat(intent.path) === null ? 'done' : 'unexpected'
-    }
-    this.#orBack(intent, () => {
-      then()
-      this.#keepFormer(intent)
-    })
-    return 'done'
-  }
-
-  /** Where a folder above it has gone, or is no folder any more, it has gone as well. */
-  #tookOut({ path, slot }: Intent, former: DiskStat): boolean {
-    try {
-      return this.#context.disk.takeOut(path, slot as string, former) === 'placed'
-    } catch (error) {
-      if (!isAbsence(error)) throw error
-      return false
-    }
-  }
-
-  /** If what follows fails, what has left its place goes back there. */
-  #orBack({ path, slot, ino, formerIno, to }: Intent, work: () => void): void {
-    const { disk } = this.#context
-    try {
-      work()
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      if (slot !== null && disk.stageStat(slot)?.ino === formerIno) {
-        const there = disk.stat(path)
-        if (there?.type === 'dir') disk.removeFolder(path)
-        // What a user has put there meanwhile stays.
-        if (there === null || there.type === 'dir') disk.place(slot, path, null)
-        else if (there.ino === ino && this.#trusted(path, there, to)) disk.place(slot, path, there)
-      }
-      throw error
-    }
-  }
-
-  /** Whatever a user has put in its place in this moment is looked at as their change. */
-  #makeFolderUnlessTaken(path: EntryPath): void {
-    try {
-      this.#context.disk.makeFolder(path)
-    } catch (error) {
-      if (!(error instanceof DiskError) || error.code !== 'EEXIST') throw error
-      this.#local.lookAgain(path)
-    }
-  }
-
-  /** What came out of the tree goes to the version store, or becomes the conflict copy. */
-  #keepFormer({ slot, kept, copy, formerIno }: Intent, powerLost = false): void {
-    const { disk } = this.#context
-    if (kept === null) return
-    // Any of these may have been done before a kill.
-    if (slot !== null && disk.stageStat(slot) !== null) disk.keep(slot, kept.id)
-    if (copy === null || disk.keptStat(kept.id) === null) return
-    // What was not durable may be torn: that is kept, but no copy for everybody.
-    if (powerLost && !this.#keptIs(kept.id, copy.version)) return
-    try {
-      if (disk.linkKept(kept.id, copy.path) === 'placed' || disk.stat(copy.path)?.ino === formerIno)
-        disk.keptRemove(kept.id)
-    } catch (error) {
-      // No room for the copy, or its folder has gone: then it stays in the version store.
-      if (!(error instanceof DiskError)) throw error
-    }
-  }
-
-  #keptIs(id: string, { content }: Version): boolean {
-    const { disk } = this.#context
-    if (content.type !== 'file') return true
-    if (disk.keptStat(id)?.type !== 'file') return false
-    const { fd, stat } = disk.keptOpen(id)
-    try {
-      if (stat.size !== content.size || stat.size > RESCUE_BYTES_MAX) return false
-      return hashSmall(disk.readFd(fd, 0, stat.size)) === content.hash
-    } finally {
-      disk.close(fd)
-    }
-  }
-
-  #removeFolder(entry: Entry): 'done' | 'waits' {
-    const { disk, store, rules } = this.#context
-    try {
-      if (!this.#holdsUnreal(entry.path)) {
-        disk.removeFolder(entry.path)
-        return 'done'
-      }
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      if (isAbsence(error)) {
-        // Something else may stand there by now.
-        if (error.code !== 'ENOENT') this.#local.lookAgain(entry.path)
-        return 'done'
-      }
-      if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
-    }
-    // It holds what is not ours to remove, or not yet removed.
-    if (!rules.holds || entry.known.content.type !== 'gone' || this.#holdsPending(entry.path)) {
-      if (entry.known.content.type !== 'gone') this.#problem(entry.path, 'a folder that is not empty is in its place')
-      return 'waits'
-    }
-    store.transact(writer =>
-      writer.putEntry(
-        {
-          ...entry,
-          have: entry.known,
-          stamp: null,
-          dormant: true,
-          pending: false,
-          announced: false,
-          former: null,
-        },
-        true,
-      ),
-    )
-    this.#events.announced()
-    return 'waits'
-  }
-
-  #holdsPending(folder: EntryPath): boolean {
-    const { store } = this.#context
-    for (let after: EntryPath | null = null; ; ) {
-      const page: Entry[] = store.page(after, 256, folder)
-      for (const entry of page) if (entry.pending && living(entry.have)) return true
-      if (page.length < 256) return false
-      after = (page.at(-1) as Entry).path
-    }
-  }
-
   /** Folders above these, if they only held what has gone now (R4). */
   wakeDormant(paths: readonly EntryPath[]): void {
     const { store, disk } = this.#context
@@ -1352,170 +1169,6 @@ export class Applier {
     }
   }
 
-  /** A name that this disk would merge with another one stays out, with its reason. */
-  #twin(entry: Entry): boolean {
-    const { disk } = this.#context
-    if (!(disk.foldsCase || disk.foldsUnicode) || living(entry.have) || !living(entry.known)) return false
-    const stat = disk.stat(entry.path)
-    if (!stat) return false
-    const name = nameOf(entry.path)
-    const { names } = disk.list(parentOf(entry.path))
-    const twin = names.includes(name) ? undefined : names.find(other => foldName(other) === foldName(name))
-    if (twin === undefined) return false
-    this.#problem(
-      entry.path,
-      `this disk cannot hold it beside '${twin}', which differs only in case or Unicode form: rename one`,
-    )
-    return true
-  }
-
-  // Concluding
-
-  /** One transaction: what was done is what we have now. `since`: it was done a while ago, and may have been written to. */
-  #conclude(done: readonly Intent[], dropped: readonly Intent[] = [], since = false): void {
-    const { store, problems } = this.#context
-    if (done.length === 0 && dropped.length === 0) return
-    const events: HistoryEvent[] = []
-    let bytes = 0
-    try {
-      store.transact(writer => {
-        for (const intent of dropped) writer.removeIntent(intent.path)
-        for (const intent of done) {
-          this.#concludeOne(writer, intent, events, since)
-          if (intent.to.content.type === 'file' && intent.slot) bytes += intent.to.content.size
-        }
-      })
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      // What was done stays written down until the disk can say what it shows.
-      this.#settleLater()
-      return
-    }
-    for (const { path, source } of done) {
-      problems.clear(path)
-      this.#events.rulesApplied(path)
-      if (source !== null) this.#events.rulesApplied(source)
-    }
-    if (done.length === 0) return
-    for (const { path, to } of done) if (to.content.type === 'dir' && this.#holdsUnreal(path)) this.#holdBelow(path)
-    this.#events.shown(done.flatMap(({ path, copy }) => (copy === null ? [path] : [path, copy.path])))
-    count(this.#context, { applied: done.length, applied_bytes: bytes })
-    log(this.#context, 'batch_applied', { entries: done.length, bytes })
-    tell(this.#context, events)
-    this.#events.announced()
-  }
-
-  #concludeOne(writer: Writer, intent: Intent, events: HistoryEvent[], since: boolean): void {
-    if (movesFolder(intent)) return this.#folders.conclude(writer, intent, events)
-    const { store, disk, rules } = this.#context
-    const { path, to, kept, copy, source } = intent
-    writer.removeIntent(path)
-    const entry = store.entry(path)
-    // Something newer may have become known while this was done: then it stays pending.
-    const displaced = intent.slot === null && copy !== null
-    const known = displaced ? rules.meet(entry?.known ?? null, to).known : (entry?.known ?? to)
-    const agrees = sameContent(known.content, to.content) && mtimeOf(known.content) === mtimeOf(to.content)
-    writer.putEntry(
-      {
-        path,
-        seq: 0,
-        known,
-        have: agrees ? known : to,
-        stamp: this.#stampAfter(path, to, intent.ino, since),
-        dormant: false,
-        origin: displaced ? null : (entry?.origin ?? null),
-        pending: !agrees,
-        announced: false,
-        former: intent.from,
-      },
-      true,
-    )
-    if (source !== null) {
-      const from = store.entry(source)
-      if (from) {
-        const gone = from.known.content.type === 'gone'
-        writer.putEntry(
-          { ...from, have: gone ? from.known : null, stamp: null, pending: !gone, announced: false, former: from.have },
-          gone,
-        )
-      }
-    }
-    const copied = copy !== null && disk.stat(copy.path)?.ino === intent.formerIno
-    if (copied) this.#concludeCopy(writer, intent, copy, events, since)
-    // Where the loser's copy stood already, it is in the version store besides.
-    else if (kept && disk.keptStat(kept.id)) this.#versions.add(writer, kept)
-    this.#record(writer, intent, events)
-  }
-
-  #concludeCopy(
-    writer: Writer,
-    { path, formerIno }: Intent,
-    copy: NonNullable<Intent['copy']>,
-    events: HistoryEvent[],
-    since: boolean,
-  ): void {
-    const { store, rules } = this.#context
-    const before = store.entry(copy.path)
-    const known = before ? rules.meet(before.known, copy.version).known : copy.version
-    // The loser as it was: a touch of its copy that has been heard of is to be done yet.
-    const agrees =
-      sameContent(known.content, copy.version.content) && mtimeOf(known.content) === mtimeOf(copy.version.content)
-    writer.putEntry(
-      {
-        path: copy.path,
-        seq: 0,
-        known,
-        have: agrees ? known : copy.version,
-        stamp: this.#stampAfter(copy.path, copy.version, formerIno, since),
-        dormant: false,
-        origin: null,
-        pending: !agrees,
-        announced: false,
-        former: null,
-      },
-      true,
-    )
-    events.push(writer.addHistory(historyOf(this.#context, 'conflicted', path, copy.version, { other: copy.path })))
-    log(this.#context, 'entry_conflict', { path, copy: copy.path })
-  }
-
-  /**
-   * How to recognise what was put there, by its inode `ino` (0: it was there already). Somebody may have changed, replaced
-   * or removed it since: then it is looked at again. Where there was time to bring size and mtime back as well, in any case.
-   */
-  #stampAfter(path: EntryPath, version: Version, ino: bigint, since: boolean): Stamp | null {
-    if (!living(version) || version.content.type === 'dir') return null
-    const stat = since ? null : this.#context.disk.stat(path)
-    if (stat && (ino === 0n || stat.ino === ino) && this.#trusted(path, stat, version)) return stampOf(stat)
-    this.#local.lookAgain(path)
-    return NO_STAMP
-  }
-
-  /** The disk shows exactly what was put there; else somebody has written since, and it must be looked at. */
-  #trusted(path: EntryPath, stat: DiskStat, { content }: Version): boolean {
-    if (content.type === 'symlink') return stat.type === 'symlink' && this.#linkTarget(path) === content.target
-    if (content.type !== 'file' || stat.type !== 'file') return false
-    return stat.size === content.size && stat.mtimeNs === content.mtimeNs && stat.exec === content.exec
-  }
-
-  #linkTarget(path: EntryPath): string | null {
-    try {
-      return this.#context.disk.readLink(path)
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      return null
-    }
-  }
-
-  #record(writer: Writer, { path, to, from, source, copy, slot }: Intent, events: HistoryEvent[]): void {
-    if (slot === null && copy !== null) return
-    const { content } = to
-    const action = content.type === 'gone' ? 'removed' : source !== null ? 'renamed' : 'received'
-    const more = { ...(source !== null && { other: source }), ...(content.type === 'file' && { size: content.size }) }
-    if (content.type === 'dir' && living(from)) return
-    events.push(writer.addHistory(historyOf(this.#context, action, path, to, more)))
-  }
-
   // After a start
 
   /**
@@ -1524,230 +1177,23 @@ export class Applier {
    */
   recover(powerLost: boolean): void {
     const { disk } = this.#context
-    this.#settle(powerLost)
-    if (powerLost) this.#rescueStaged()
-    this.#listForgotten()
+    this.#steps.settle(powerLost)
+    if (powerLost) rescueStaged(this.#context, this.#versions)
+    listForgotten(this.#context, this.#versions)
     for (const slot of disk.stageList()) {
       // Parts of big blobs are kept, to go on from there.
       if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
     }
   }
 
-  /**
-   * A step of which the store has forgotten that it was begun may have left a user's content in staging, and what had come from a
-   * peer may be the last of it: all of it is listed as versions, from which it can be taken again.
-   */
-  #rescueStaged(): void {
-    const { disk, store } = this.#context
-    const rows: Kept[] = []
-    const parts = this.#wantedSizes()
-    for (const slot of disk.stageList()) {
-      const stat = disk.stageStat(slot)
-      if (stat === null || stat.size === 0 || (stat.type !== 'file' && stat.type !== 'symlink')) continue
-      let hash: BlobHash | null = null
-      if (slot.startsWith(BIG_SLOT)) {
-        const blob = slot.slice(BIG_SLOT.length) as BlobHash
-        if (this.#isWhole(slot, stat, blob)) hash = blob
-        // A part of one has the size of the whole. Else it is what was to be replaced, taken out into the slot by a step that is forgotten.
-        else if (parts.get(blob) === stat.size || stat.type !== 'file' || stat.size > RESCUE_BYTES_MAX) continue
-        else hash = hashSmall(disk.stageRead(slot, 0, stat.size))
-      } else if (stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX)
-        hash = hashSmall(disk.stageRead(slot, 0, stat.size))
-      const row = this.#strayRow(hash, stat)
-      disk.keep(slot, row.id)
-      rows.push(row)
-    }
-    if (rows.length === 0) return
-    store.transact(writer => {
-      for (const row of rows) this.#versions.add(writer, row)
-    })
-  }
-
-  /** Sizes of the big blobs of which parts may have come. */
-  #wantedSizes(): Map<BlobHash, number> {
-    const { store } = this.#context
-    const sizes = new Map<BlobHash, number>()
-    for (let after: EntryPath | null = null; ; ) {
-      const page: EntryPath[] = store.pendingPage(after, PLAN_PAGE)
-      for (const path of page) {
-        const content = store.entry(path)?.known.content
-        if (content?.type === 'file' && content.size > LEAF_BYTES) sizes.set(content.hash, content.size)
-      }
-      if (page.length < PLAN_PAGE) return sizes
-      after = page.at(-1) as EntryPath
-    }
-  }
-
-  /** Whether all of a big blob has come: nobody may know any more that it was wanted. */
-  #isWhole(slot: string, { type, size }: DiskStat, hash: BlobHash): boolean {
-    const { disk } = this.#context
-    if (type !== 'file' || size > RESCUE_WHOLE_BYTES_MAX) return false
-    const leaves: Uint8Array[] = []
-    const piece = RESCUE_PIECE_LEAVES * LEAF_BYTES
-    for (let offset = 0; offset < size; offset += piece) {
-      leaves.push(hashLeaves(disk.stageRead(slot, offset, Math.min(piece, size - offset))))
-    }
-    return rootOf(size, Buffer.concat(leaves)) === hash
-  }
-
-  /** Versions without a row: their store was lost or rolled back. They are listed again, without their path. */
-  #listForgotten(): void {
-    const { disk, store } = this.#context
-    const listed = new Set(store.kept(null, Number.MAX_SAFE_INTEGER).map(kept => kept.id))
-    const forgotten = disk.keptList().filter(id => !listed.has(id))
-    if (forgotten.length === 0) return
-    store.transact(writer => {
-      for (const id of forgotten) {
-        const stat = disk.keptStat(id)
-        if (stat) this.#versions.add(writer, { ...this.#strayRow(null, stat), id })
-      }
-    })
-  }
-
-  #strayRow(hash: BlobHash | null, { size, mtimeNs, exec }: DiskStat): Kept {
-    const { store, settings } = this.#context
-    const nobody: Version = { content: { type: 'gone', deleted: null }, vector: [], g: 0, author: settings.author }
-    const path = (hash === null ? undefined : store.withHash(hash, 1)[0]) ?? LOST_AND_FOUND
-    return { ...this.#versions.row(path, nobody), hash, size, mtimeNs, exec }
-  }
-
-  /** Finishes or takes back every step that is written down. With `powerLost` what was staged stays: it may be the last of it. */
-  #settle(powerLost = false): void {
-    const { store } = this.#context
-    const done: Intent[] = []
-    const dropped: Intent[] = []
-    for (const intent of store.intents()) {
-      if (this.givingUp(intent.path)) continue
-      if (this.#finished(intent)) {
-        this.#keepFormer(intent, powerLost)
-        done.push(intent)
-      } else {
-        if (givesUp(intent)) this.#giveBack(intent, powerLost)
-        else this.#putBack(intent, powerLost)
-        dropped.push(intent)
-      }
-    }
-    this.#unsettled = false
-    this.#conclude(done, dropped, true)
-    if (done.length > 0) log(this.#context, 'intent_finished', { finished: done.length, dropped: dropped.length })
-  }
-
-  /** A step that the disk broke off is settled as soon as the disk can. */
-  #settleAgain(): void {
-    try {
-      this.#settle()
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      this.#settleLater()
-    }
-  }
-
   /** Content was not given up after all: what was taken out goes back, now or when the disk can. */
   takeBack(intents: readonly Intent[]): void {
-    try {
-      // What stopped the arena may be another folder in the place of the root.
-      if (!this.#active) return this.#settleLater()
-      for (const intent of intents) this.#giveBack(intent, false)
-      this.#conclude([], intents)
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      this.#settleLater()
-    }
-  }
-
-  /** Content that was taken out goes back to its path; or, if it had been given up and others have replaced it since, to the version store. */
-  #giveBack(intent: Intent, powerLost: boolean): void {
-    const { disk, store } = this.#context
-    const { path, slot, to } = intent
-    const entry = store.entry(path)
-    this.#local.lookAgain(path)
-    if (entry && !living(entry.have) && !sameVersion(entry.known, to)) {
-      if (slot === null || disk.stageStat(slot) === null) return
-      const kept = this.#versions.row(path, to)
-      disk.keep(slot, kept.id)
-      store.transact(writer => this.#versions.add(writer, kept))
-    } else this.#putBack(intent, powerLost)
+    this.#steps.takeBack(intents)
   }
 
   newSlot(): string {
     return this.#fetch.newSlot()
   }
-
-  #settleLater(): void {
-    const { timers, clock } = this.#context
-    this.#unsettled = true
-    timers.soon('settle intents', clock.nowMs() + RETRY_FIRST_MS * 10, () => this.again())
-  }
-
-  /** A slot that holds something else than what we staged holds what a user had just written: it goes back. */
-  #putBack({ slot, ino, path }: Intent, powerLost: boolean): void {
-    const { disk, store } = this.#context
-    const stat = slot === null ? null : disk.stageStat(slot)
-    if (slot === null || stat === null) return
-    if (stat.ino === ino) return powerLost ? undefined : this.#unstage(slot)
-    try {
-      if (disk.place(slot, path, null) === 'placed') return
-    } catch (error) {
-      // Its folder has gone meanwhile.
-      if (!(error instanceof DiskError)) throw error
-    }
-    const nobody = store.entry(path)?.known
-    if (!nobody) return
-    const kept = {
-      ...this.#versions.row(path, nobody),
-      hash: null,
-      size: stat.size,
-      mtimeNs: stat.mtimeNs,
-      exec: stat.exec,
-    }
-    disk.keep(slot, kept.id)
-    store.transact(writer => this.#versions.add(writer, kept))
-  }
-
-  /** Whether the step had reached the disk. */
-  #finished(intent: Intent): boolean {
-    const { disk } = this.#context
-    const { path, slot, source, ino, formerIno, to } = intent
-    const stat = disk.stat(path)
-    // What nobody needs to give up now goes back.
-    if (givesUp(intent)) return false
-    const taken = this.#taken(intent)
-    if (source !== null) return stat !== null && stat.ino === ino
-    if (to.content.type === 'dir') {
-      if (formerIno !== 0n && !taken) return false
-      return stat === null ? this.#madeFolder(path) : stat.type === 'dir'
-    }
-    if (to.content.type === 'gone') return formerIno !== 0n ? taken : stat === null
-    if (slot === null) return stat !== null && this.#trusted(path, stat, to)
-    // What was to go has gone: what stands there now, or nothing, is what a user made of it since.
-    return taken || (stat !== null && ino !== 0n && stat.ino === ino)
-  }
-
-  /** Whether what was to go is on its way: in the slot, in the version store, or at the copy's path. */
-  #taken({ slot, formerIno, copy, kept }: Intent): boolean {
-    const { disk } = this.#context
-    return (
-      formerIno !== 0n &&
-      ((slot !== null && disk.stageStat(slot)?.ino === formerIno) ||
-        (kept !== null && disk.keptStat(kept.id)?.ino === formerIno) ||
-        (copy !== null && disk.stat(copy.path)?.ino === formerIno))
-    )
-  }
-
-  #madeFolder(path: EntryPath): boolean {
-    try {
-      this.#context.disk.makeFolder(path)
-      return true
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      return false
-    }
-  }
-}
-
-/** Nothing of this name can be there: it or a folder above it is missing, or is no folder. */
-function isAbsence(error: unknown): boolean {
-  return error instanceof DiskError && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.code)
 }
 
 /** Another content, or nothing, is to take the place of the file that is shown. */
@@ -1759,18 +1205,6 @@ function isLeft(entry: Entry | undefined): boolean {
 
 function showsFolder(entry: Entry): boolean {
   return entry.dormant || entry.have?.content.type === 'dir'
-}
-
-/** What an entry expects the disk to show. */
-export function statOf(entry: Entry): DiskStat {
-  const stamp = entry.stamp ?? NO_STAMP
-  const content = entry.have?.content
-  return {
-    type: content?.type === 'symlink' ? 'symlink' : content?.type === 'dir' ? 'dir' : 'file',
-    ...stamp,
-    exec: content?.type === 'file' && content.exec,
-    links: 1,
-  }
 }
 
 function same(stamp: Stamp, stat: DiskStat): boolean {
