@@ -138,7 +138,7 @@ export class Applier {
       active: () => this.#active,
       problem: (path, reason) => this.#problem(path, reason),
       unlessDiskFails: (path, work) => this.#unlessDiskFails(path, work),
-      unstage: slot => this.#unstage(slot),
+      discard: (path, slot) => this.#discard(path, slot),
       givingUp: path => this.givingUp(path),
       holdsUnreal: folder => this.#holdsUnreal(folder),
       holdBelow: folder => this.#holdBelow(folder),
@@ -999,7 +999,7 @@ export class Applier {
         this.#syncing = null
         this.#syncingPaths = null
         for (const task of tasks) this.#problem(task.path, diskReason(error))
-        for (const task of tasks) this.#discard(task)
+        for (const task of tasks) this.#discard(task.path, task.slot)
         for (const task of tasks) this.#release(task)
         this.#retryLater()
       }
@@ -1042,7 +1042,7 @@ export class Applier {
         const entry = store.entry(task.path)
         const step = entry && this.#unlessDiskFails(task.path, () => this.#intend(task, entry))
         if (!entry || !step) {
-          this.#discard(task)
+          this.#discard(task.path, task.slot)
           continue
         }
         if (rules.intends) writer.putIntent(step)
@@ -1075,7 +1075,7 @@ export class Applier {
         this.again()
       } else {
         dropped.push(intent)
-        this.#discard(task)
+        this.#discard(task.path, task.slot)
         if (outcome === 'waits') this.#passOn(task.path)
         if (outcome === 'unexpected') {
           this.#local.lookAgain(task.path)
@@ -1101,8 +1101,9 @@ export class Applier {
     if (from !== null) this.#moving.delete(from)
   }
 
-  #discard(task: Task): void {
-    if (task.slot) this.#unstage(task.slot)
+  /** Content that was staged is not placed: a big blob waits in its slot until it is, or until nobody wants it. */
+  #discard(path: EntryPath, slot: string | null): void {
+    if (slot && !this.#unlessDiskFails(path, () => this.#fetch.takeBack(slot))) this.#unstage(slot)
   }
 
   /** The step that brings this entry to what is known now, or undefined if that is something else than was planned. */
@@ -1124,6 +1125,7 @@ export class Applier {
     const replaces = shown !== null && (work.do !== 'meta' || task.slot !== null)
     const kept = replaces && shown ? this.#versions.row(task.path, shown) : null
     const copy = kept && shown && needsCopy(entry) ? { path: this.#freeName(task.path, shown), version: shown } : null
+    if (task.slot !== null) task.slot = this.#fetch.toPlace(task.slot)
     return {
       path: task.path,
       // What is taken out goes to a slot of its own.
@@ -1181,8 +1183,8 @@ export class Applier {
     if (powerLost) rescueStaged(this.#context, this.#versions)
     listForgotten(this.#context, this.#versions)
     for (const slot of disk.stageList()) {
-      // Parts of big blobs are kept, to go on from there.
-      if (!slot.startsWith(BIG_SLOT)) disk.stageRemove(slot)
+      // Big blobs and parts of them are kept, to go on from there.
+      if (!slot.startsWith(BIG_SLOT) && !this.#fetch.takeBack(slot)) disk.stageRemove(slot)
     }
   }
 

@@ -190,11 +190,12 @@ export class MemoryDisk implements Disk {
     this.#copy(slot, this.#ownFile(VERSIONS, kept))
   }
 
-  stageTakeKept(slot: string, kept: string): void {
-    this.#mayFail('stageTakeKept', slot)
-    const versions = this.#own(VERSIONS, kept)
-    const node = versions.children.get(kept) ?? fail('ENOENT', kept)
-    this.#rename(versions, kept, this.#own(STAGING, slot), slot, node)
+  stageMove(slot: string, to: string): void {
+    this.#mayFail('stageMove', slot)
+    const staging = this.#own(STAGING, slot)
+    const node = staging.children.get(slot) ?? fail('ENOENT', slot)
+    if (this.#own(STAGING, to).children.has(to)) fail('EEXIST', to)
+    this.#rename(staging, slot, staging, to, node)
   }
 
   outsideSlot(slot: string): string {

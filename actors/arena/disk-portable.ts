@@ -208,12 +208,10 @@ class PortableDisk implements Disk {
     this.#copy(slot, this.#own(VERSIONS, kept), kept, clone)
   }
 
-  stageTakeKept(slot: string, kept: string): void {
-    const from = this.#own(VERSIONS, kept)
-    if (lookAt(from) === null) fail('ENOENT', kept)
-    this.#makeOwn()
-    this.stageRemove(slot)
-    const target = this.#own(STAGING, slot)
+  stageMove(slot: string, to: string): void {
+    const from = this.#own(STAGING, slot)
+    const target = this.#own(STAGING, to)
+    if (lookAt(target) !== null) fail('EEXIST', to)
     run(() => fs.renameSync(from, target))
     this.#moved(from, target)
   }

@@ -191,13 +191,11 @@ class PosixDisk implements Disk {
     this.#copy(slot, this.keptOpen(kept), clone)
   }
 
-  stageTakeKept(slot: string, kept: string): void {
-    checkOwnName(kept)
-    const versions = this.#ownFolder(VERSIONS)
-    if (posix.statIn(versions, kept) === null) fail('ENOENT', kept)
-    // Two names of one file: rename would do nothing, and both would stay.
-    this.stageRemove(slot)
-    posix.renameIn(versions, kept, this.#ownFolder(STAGING), slot)
+  stageMove(slot: string, to: string): void {
+    checkOwnName(slot)
+    checkOwnName(to)
+    const staging = this.#ownFolder(STAGING)
+    if (this.#moveNew(staging, slot, staging, to) === 'unexpected') fail('EEXIST', to)
   }
 
   outsideSlot(slot: string): string {

@@ -81,8 +81,8 @@ export interface Disk {
   stageCopy(slot: string, from: EntryPath, clone?: boolean): { before: DiskStat; after: DiskStat }
   /** The same from the version store. */
   stageCopyKept(slot: string, kept: string, clone?: boolean): void
-  /** Moves a file of the version store into a slot. */
-  stageTakeKept(slot: string, kept: string): void
+  /** Gives what is in a slot another one, which must be empty (EEXIST). Throws ENOENT. */
+  stageMove(slot: string, to: string): void
   stageStat(slot: string): DiskStat | null
   /** A path by which another thread can open a slot for writing (delta transfers), which checks that it is the right one. */
   outsideSlot(slot: string): string

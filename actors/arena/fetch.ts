@@ -41,8 +41,10 @@ const TREE_ASKS_MAX = 8
 /** Leaves looked at in one step when a transfer is resumed: 4 MiB. */
 const STEP_LEAVES = 32
 const HASH = 32
-/** Slots of big blobs outlive a restart, to go on from there. */
+/** Slots of big blobs, and of parts of them, outlive a restart, to go on from there. */
 export const BIG_SLOT = 'b-'
+/** And those of big blobs that take part in a step: what is exchanged with them is a user's. */
+const PLACED_SLOT = 'p-'
 /** A big blob is not begun unless so much stays free: this part of the disk, and no more than that many bytes. */
 const ROOM_PART = 0.01
 const ROOM_BYTES_MAX = 64 * 1024 * 1024
@@ -148,6 +150,24 @@ export class Fetcher {
 
   newSlot(): string {
     return `${this.#slotPrefix}-${(++this.#slot).toString(36)}`
+  }
+
+  /** The slot with which staged content takes part in a step: never that of a big blob, whose next transfer would write there. */
+  toPlace(slot: string): string {
+    if (!slot.startsWith(BIG_SLOT)) return slot
+    const placed = `${PLACED_SLOT}${slot.slice(BIG_SLOT.length)}-${this.newSlot()}`
+    this.#context.disk.stageMove(slot, placed)
+    return placed
+  }
+
+  /** What was to be placed and was not is where a transfer of it goes on. False: it is not a big blob, or there is one already. */
+  takeBack(slot: string): boolean {
+    const blob = blobOfSlot(slot)
+    const { disk } = this.#context
+    if (blob === null || disk.stageStat(slot) === null || disk.stageStat(Fetcher.slotOf(blob)) !== null) return false
+    disk.stageMove(slot, Fetcher.slotOf(blob))
+    this.#swept = false
+    return true
   }
 
   get outstanding(): number {
@@ -979,4 +999,10 @@ export function diskReason(error: DiskError): string {
 function someOf<T>(items: Iterable<T>, holds: (item: T) => boolean): boolean {
   for (const item of items) if (holds(item)) return true
   return false
+}
+
+/** The big blob that a slot, or what took part in a step by it, was made for. */
+export function blobOfSlot(slot: string): BlobHash | null {
+  if (slot.startsWith(BIG_SLOT)) return slot.slice(BIG_SLOT.length) as BlobHash
+  return slot.startsWith(PLACED_SLOT) ? (slot.slice(PLACED_SLOT.length).split('-', 1)[0] as BlobHash) : null
 }

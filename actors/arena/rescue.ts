@@ -7,7 +7,7 @@ import { LEAF_BYTES } from '../../protocol/limits.ts'
 import { hashLeaves, hashSmall, rootOf } from '../hasher/merkle.ts'
 import type { ArenaContext } from './context.ts'
 import type { DiskStat } from './disk.ts'
-import { BIG_SLOT } from './fetch.ts'
+import { BIG_SLOT, blobOfSlot } from './fetch.ts'
 import type { Kept } from './store.ts'
 import type { Version } from './version.ts'
 import type { VersionStore } from './versions.ts'
@@ -19,24 +19,19 @@ export const RESCUE_BYTES_MAX = 64 * 1024 * 1024
 /** And content whose name says what it is to become, up to this one, in such pieces; larger is taken for a part. */
 const WHOLE_BYTES_MAX = 1024 * 1024 * 1024
 const PIECE_LEAVES = 64
-const PAGE = 256
 
 /** A step of which the store has forgotten that it was begun may have left a user's content in staging, and what had come from a peer there. */
 export function rescueStaged(context: ArenaContext, versions: VersionStore): void {
   const { disk } = context
   const rows: Kept[] = []
-  const parts = wantedSizes(context)
   for (const slot of disk.stageList()) {
     const stat = disk.stageStat(slot)
     if (stat === null || stat.size === 0 || (stat.type !== 'file' && stat.type !== 'symlink')) continue
+    const blob = blobOfSlot(slot)
     let hash: BlobHash | null = null
-    if (slot.startsWith(BIG_SLOT)) {
-      const blob = slot.slice(BIG_SLOT.length) as BlobHash
-      if (isWhole(context, slot, stat, blob)) hash = blob
-      // A part of one has the size of the whole. Else it is what was to be replaced, taken out into the slot by a step that is forgotten.
-      else if (parts.get(blob) === stat.size || stat.type !== 'file' || stat.size > RESCUE_BYTES_MAX) continue
-      else hash = hashSmall(disk.stageRead(slot, 0, stat.size))
-    } else if (stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX)
+    if (blob !== null && isWhole(context, slot, stat, blob)) hash = blob
+    else if (slot.startsWith(BIG_SLOT)) continue
+    else if (stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX)
       hash = hashSmall(disk.stageRead(slot, 0, stat.size))
     const row = strayRow(context, versions, hash, stat)
     disk.keep(slot, row.id)
@@ -73,20 +68,6 @@ function strayRow(
   const nobody: Version = { content: { type: 'gone', deleted: null }, vector: [], g: 0, author: settings.author }
   const path = (hash === null ? undefined : store.withHash(hash, 1)[0]) ?? LOST_AND_FOUND
   return { ...versions.row(path, nobody), hash, size, mtimeNs, exec }
-}
-
-/** Sizes of the big blobs of which parts may have come. */
-function wantedSizes({ store }: ArenaContext): Map<BlobHash, number> {
-  const sizes = new Map<BlobHash, number>()
-  for (let after: EntryPath | null = null; ; ) {
-    const page: EntryPath[] = store.pendingPage(after, PAGE)
-    for (const path of page) {
-      const content = store.entry(path)?.known.content
-      if (content?.type === 'file' && content.size > LEAF_BYTES) sizes.set(content.hash, content.size)
-    }
-    if (page.length < PAGE) return sizes
-    after = page.at(-1) as EntryPath
-  }
 }
 
 /** Whether all of a big blob has come: nobody may know any more that it was wanted. */

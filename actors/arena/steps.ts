@@ -28,8 +28,8 @@ export interface StepEvents {
   problem(path: EntryPath, reason: string): void
   /** What one path meets on the disk is its own problem. */
   unlessDiskFails<Result>(path: EntryPath, work: () => Result): Result | undefined
-  /** Empties a slot, now or when the disk can. */
-  unstage(slot: string): void
+  /** Content was staged for this path, and was not placed. */
+  discard(path: EntryPath, slot: string): void
   /** Whether the content at a path is on its way out: others see to that step (give-up.ts). */
   givingUp(path: EntryPath): boolean
   /** Whether files live in a folder that this disk need not show. */
@@ -494,7 +494,7 @@ export class Steps {
     const { disk, store } = this.#context
     const stat = slot === null ? null : disk.stageStat(slot)
     if (slot === null || stat === null) return
-    if (stat.ino === ino) return powerLost ? undefined : this.#events.unstage(slot)
+    if (stat.ino === ino) return powerLost ? undefined : this.#events.discard(path, slot)
     try {
       if (disk.place(slot, path, null) === 'placed') return
     } catch (error) {

@@ -32,6 +32,7 @@ const GIVE_UP = 'actors/arena/give-up.ts'
 const LEASE = 'actors/arena/lease.ts'
 const LOCAL = 'actors/arena/local.ts'
 const RULES = 'actors/arena/rules.ts'
+const STEPS = 'actors/arena/steps.ts'
 const STORE = 'actors/arena/store-tables.ts'
 const VERSION = 'actors/arena/version.ts'
 const WALK = 'actors/arena/walk.ts'
@@ -121,7 +122,7 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: APPLY,
-        search: '    this.#settle(powerLost)\n    if (powerLost)',
+        search: '    this.#steps.settle(powerLost)\n    if (powerLost)',
         replace:
           '    store.transact(writer => { for (const { path } of store.intents()) writer.removeIntent(path) })\n    if (powerLost)',
       },
@@ -295,7 +296,7 @@ export const MUTANTS: readonly Mutant[] = [
     takenAway: 'A folder is removed when it is empty: with all that is in it',
     edits: [
       {
-        file: APPLY,
+        file: STEPS,
         search: '    // It holds what is not ours to remove, or not yet removed.\n',
         replace:
           "    ;(disk as unknown as { remove(path: string): void }).remove(entry.path)\n    if (disk.stat(entry.path) === null) return 'done'\n",
@@ -426,7 +427,7 @@ export const MUTANTS: readonly Mutant[] = [
     takenAway: 'What is replaced or deleted for a peer is kept in the version store: it is thrown away',
     edits: [
       {
-        file: APPLY,
+        file: STEPS,
         search: 'if (slot !== null && disk.stageStat(slot) !== null) disk.keep(slot, kept.id)',
         replace: 'if (slot !== null && disk.stageStat(slot) !== null) disk.stageRemove(slot)',
       },
@@ -439,7 +440,7 @@ export const MUTANTS: readonly Mutant[] = [
     takenAway: 'What became known while a step was done stays pending: it is taken for done',
     edits: [
       {
-        file: APPLY,
+        file: STEPS,
         search:
           '    const agrees = sameContent(known.content, to.content) && mtimeOf(known.content) === mtimeOf(to.content)\n    writer.putEntry(',
         replace: '    const agrees = true\n    writer.putEntry(',
