@@ -4,11 +4,12 @@
  */
 import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { cpus, loadavg, release, tmpdir, totalmem } from 'node:os'
+import { loadavg, tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Command, InvalidArgumentError } from 'commander'
 import { CASE_NAMES, CASES, type CaseName, type CaseSettings } from './cases.ts'
+import { machineOf } from './machine.ts'
 import { stopAll } from './process.ts'
 import { realize } from './realize.ts'
 import { type CaseResult, type Results, type ToolResult, toMarkdown, toSvg } from './report.ts'
@@ -177,19 +178,6 @@ function probe(tool: Tool): { version: string | null; missing: string | null } {
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code
     return { version: null, missing: code === 'ENOENT' ? 'it is not installed' : (String(error).split('\n')[0] ?? '') }
-  }
-}
-
-function machineOf(folder: string, loadBefore: number): Omit<Results['machine'], 'note'> {
-  const [, fileSystem] = execFileSync('df', ['--output=fstype', folder], { encoding: 'utf8' }).split('\n')
-  return {
-    processor: cpus()[0]?.model.trim() ?? 'unknown processor',
-    processors: cpus().length,
-    memoryBytes: totalmem(),
-    kernel: release(),
-    fileSystem: fileSystem?.trim() ?? 'unknown file system',
-    node: process.versions.node,
-    loadBefore,
   }
 }
 

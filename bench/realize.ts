@@ -9,21 +9,21 @@ import type { ArenaStatus } from '../protocol/status.ts'
 import { freePort, pause, startService, until } from './process.ts'
 import { direct, type Tool } from './tool.ts'
 
-const ARENA = 'bench' as ArenaName
+export const ARENA = 'bench' as ArenaName
 const START_MS_MAX = 60_000
 const CARRY_SECONDS_MAX = 1_800
 const ASK_MS = 50
 
 const program = (name: string): string => fileURLToPath(new URL(`../${name}/main.js`, import.meta.url))
 
-interface Instance {
+export interface Instance {
   home: string
   root: string
   id: string
   port: number
 }
 
-interface Running {
+export interface Running {
   pid: number
   control: ControlClient
   stop(): Promise<void>
@@ -107,7 +107,8 @@ export const realize: Tool = {
   },
 }
 
-async function makeInstance(folder: string, name: string, root: string): Promise<Instance> {
+/** A home with its key and configuration, and an empty root. */
+export async function makeInstance(folder: string, name: string, root: string): Promise<Instance> {
   const home = join(folder, name)
   const port = await freePort()
   mkdirSync(root, { recursive: true })
@@ -116,7 +117,8 @@ async function makeInstance(folder: string, name: string, root: string): Promise
   return { home, root, id: answer.id, port }
 }
 
-async function launch(instance: Instance): Promise<Running> {
+/** Starts its service and resolves once that listens. */
+export async function launch(instance: Instance): Promise<Running> {
   const service = startService(
     process.execPath,
     [program('supervisor'), '--home', instance.home, '--log-format', 'json'],
@@ -139,7 +141,7 @@ async function launch(instance: Instance): Promise<Running> {
   }
 }
 
-async function statusOf(service: Running): Promise<ArenaStatus | undefined> {
+export async function statusOf(service: Running): Promise<ArenaStatus | undefined> {
   const status = await service.control.call('status', {})
   const arena = status.arenas.find(candidate => candidate.name === ARENA)
   if (arena?.state === 'failed') throw new Error(`the arena has failed: ${arena.reason}`)

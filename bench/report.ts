@@ -3,21 +3,23 @@ import type { CaseName, Figures } from './cases.ts'
 import { medians } from './statistics.ts'
 import type { ToolName } from './tool.ts'
 
+export interface Machine {
+  processor: string
+  processors: number
+  memoryBytes: number
+  kernel: string
+  fileSystem: string
+  node: string
+  /** Load average over a minute before the first run: what others do on this machine. */
+  loadBefore: number
+  /** What else a reader should know of it, a sentence; null: nothing. */
+  note: string | null
+}
+
 export interface Results {
   /** ISO 8601, day only. */
   date: string
-  machine: {
-    processor: string
-    processors: number
-    memoryBytes: number
-    kernel: string
-    fileSystem: string
-    node: string
-    /** Load average over a minute before the first run: what others do on this machine. */
-    loadBefore: number
-    /** What else a reader should know of it, a sentence; null: nothing. */
-    note: string | null
-  }
+  machine: Machine
   settings: { rounds: number; scale: number; edits: number; idleSeconds: number }
   tools: { name: ToolName; version: string | null; missing: string | null }[]
   cases: CaseResult[]
@@ -127,13 +129,7 @@ export function toMarkdown(results: Results): string {
     '<!-- Written by `npm run bench -- --docs`. Change bench/report.ts, not this file. -->',
     '',
     `Measured on ${results.date}: the tools in turn, both ends on one machine over loopback; of several rounds the medians.`,
-    `${machine.processor}, ${machine.processors} processors, ${Math.round(machine.memoryBytes / 1e9)} GB of memory, Linux ${machine.kernel}, ${machine.fileSystem}, Node ${machine.node}.`,
-    ...(machine.loadBefore < machine.processors * BUSY_PART
-      ? []
-      : [
-          `**The machine was busy with other things (load ${machine.loadBefore.toFixed(1)} before the start): these figures are no more than a hint.**`,
-        ]),
-    ...(machine.note === null ? [] : [machine.note]),
+    ...machineLines(machine),
     ...(settings.scale === 1 ? [] : [`**Inputs are scaled to ${settings.scale} of the published size.**`]),
     '',
     '![The headline figure of each case, a bar for each tool; shorter is better](performance.svg)',
@@ -169,6 +165,19 @@ export function toMarkdown(results: Results): string {
     '',
   )
   return lines.join('\n')
+}
+
+/** What a reader must know of the machine. */
+export function machineLines(machine: Machine): string[] {
+  return [
+    `${machine.processor}, ${machine.processors} processors, ${Math.round(machine.memoryBytes / 1e9)} GB of memory, Linux ${machine.kernel}, ${machine.fileSystem}, Node ${machine.node}.`,
+    ...(machine.loadBefore < machine.processors * BUSY_PART
+      ? []
+      : [
+          `**The machine was busy with other things (load ${machine.loadBefore.toFixed(1)} before the start): these figures are no more than a hint.**`,
+        ]),
+    ...(machine.note === null ? [] : [machine.note]),
+  ]
 }
 
 /** Each aim that was measured, and whether it was met. */
@@ -234,7 +243,7 @@ function headlineOf(result: CaseResult, tool: ToolName): number | undefined {
 }
 
 /** Three significant digits, without an exponent. */
-function format(value: number | undefined): string {
+export function format(value: number | undefined): string {
   if (value === undefined || Number.isNaN(value)) return '–'
   const digits = value >= 100 ? 0 : value >= 10 ? 1 : 2
   return value.toFixed(digits)

@@ -1,5 +1,5 @@
 /**
- * The mounted view beside the folder that it shows: `npm run bench:view -- --help`. Each case runs in turn in the folder itself, through
+ * The mounted view beside the folder that it shows: `npm run bench:folder -- --help`. Each case runs in turn in the folder itself, through
  * the view, and, as root, through the view with files given to the kernel; medians of the rounds are shown with their ratio to the folder.
  *
  * Buffers are written before they are measured, and files read once: memory of a virtual machine that is touched for the first time
@@ -24,7 +24,7 @@ interface Options {
   rounds: number
 }
 
-const program = new Command('bench:view')
+const program = new Command('bench:folder')
   .description('Measures a mounted view beside the folder that it shows.')
   .option('--dir <folder>', 'where to work', tmpdir())
   .option('--megabytes <number>', 'size of the big file', Number, 128)

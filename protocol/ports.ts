@@ -239,6 +239,14 @@ export interface PathFacts {
   peers: string[]
 }
 
+/** A file of the cache, and what tells it from another one that takes its name. It is never changed, but may be removed. */
+export interface CachedFile {
+  /** Absolute. */
+  path: string
+  ino: bigint
+  birthtimeNs: bigint
+}
+
 /** What a view asks of an arena; each is answered by one `answer` or `failed` with its id. Paths as in entries; folder '': the root. */
 export type ViewQuestion =
   /** Names after `after`, in an order of their own. Answered with UnrealNames. */
@@ -249,6 +257,8 @@ export type ViewQuestion =
   | { type: 'below'; folder: EntryPath }
   /** Part of a content that was known at this path, wherever it is now. Answered with a Uint8Array; EHOSTUNREACH: no peer has it now. */
   | { type: 'read'; path: EntryPath; hash: BlobHash; size: number; offset: number; length: number }
+  /** Where this content is cached wholly and verified, to be read there. Answered with CachedFile, or null: `read` it. */
+  | { type: 'cached'; hash: BlobHash; size: number }
   /** Answered when the file is on the disk, or nothing is known at the path any more. */
   | { type: 'make_real'; path: EntryPath }
   /**
@@ -270,6 +280,7 @@ export interface ViewAnswers {
   look: UnrealFile | null
   below: 'none' | 'movable' | 'fixed'
   read: Uint8Array
+  cached: CachedFile | null
   make_real: null
   seen: null
   remove: null

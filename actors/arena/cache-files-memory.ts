@@ -42,6 +42,10 @@ export class MemoryCacheFiles implements CacheFiles {
     return bytes ? this.#open(bytes) : null
   }
 
+  where(): null {
+    return null
+  }
+
   remove(hash: BlobHash): void {
     this.#mayFail('remove')
     this.files.delete(hash)

@@ -2,6 +2,7 @@
 import * as fs from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { BlobHash } from '../../protocol/ids.ts'
+import type { CachedFile } from '../../protocol/ports.ts'
 import type { CacheFiles } from './cache-files.ts'
 import { DiskError } from './disk.ts'
 
@@ -49,7 +50,9 @@ export function openCacheFiles(folder: string): CacheFiles {
   function create(hash: BlobHash): number {
     release(hash)
     const path = pathOf(hash)
-    const flags = fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_TRUNC | NO_FOLLOW
+    // A file of its own: who reads the former one goes on with that.
+    fs.rmSync(path, { force: true })
+    const flags = fs.constants.O_RDWR | fs.constants.O_CREAT | fs.constants.O_EXCL | NO_FOLLOW
     try {
       return hold(hash, fs.openSync(path, flags, 0o600))
     } catch (error) {
@@ -82,6 +85,13 @@ export function openCacheFiles(folder: string): CacheFiles {
         return true
       }),
     open: hash => asDisk(() => openIfThere(pathOf(hash), fs.constants.O_RDONLY)),
+    where: hash =>
+      asDisk(() => {
+        const fd = use(hash)
+        if (fd === null) return null
+        const { ino, birthtimeNs } = fs.fstatSync(fd, { bigint: true })
+        return { path: pathOf(hash), ino, birthtimeNs }
+      }),
     remove: hash =>
       asDisk(() => {
         release(hash)
@@ -113,6 +123,18 @@ export function openCacheFiles(folder: string): CacheFiles {
       for (const hash of [...held.keys()]) release(hash)
     },
   }
+}
+
+/** A descriptor for reading what a cache has told of; null: it is gone, or another file has its name. Throws DiskError. */
+export function openCachedFile({ path, ino, birthtimeNs }: CachedFile): number | null {
+  return asDisk(() => {
+    const fd = openIfThere(path, fs.constants.O_RDONLY)
+    if (fd === null) return null
+    const found = fs.fstatSync(fd, { bigint: true })
+    if (found.ino === ino && found.birthtimeNs === birthtimeNs) return fd
+    fs.closeSync(fd)
+    return null
+  })
 }
 
 const NO_FOLLOW = fs.constants.O_NOFOLLOW ?? 0

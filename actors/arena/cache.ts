@@ -8,7 +8,7 @@
  */
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { GROUP_LEAVES, LEAF_BYTES } from '../../protocol/limits.ts'
-import type { Space } from '../../protocol/ports.ts'
+import type { CachedFile, Space } from '../../protocol/ports.ts'
 import { groupCount, HASH_BYTES, leafCount, leafHash, nameOver, rootOfGroups, topOf } from '../hasher/merkle.ts'
 import { type CacheFiles, SHELVES } from './cache-files.ts'
 import { DiskError } from './disk.ts'
@@ -47,6 +47,8 @@ const SLACK_PART = 1 / 64
 const LOOKED_AT_MAX = 1000
 /** A blob that is used is noted as used this often. */
 const USED_EVERY_MS = 60_000
+/** Leaves held against their hashes in one step when somebody wants the whole: 2 MiB. */
+const WHOLE_STEP_LEAVES = 16
 
 /** What is remembered of a blob. */
 interface CachedRow {
@@ -228,6 +230,27 @@ export class Cache {
     }
     try {
       return this.#files.open(blob.hash)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return null
+    }
+  }
+
+  /**
+   * The file of a blob of which everything is here and verified: who opens it can read all of it without asking. null: it is not so, or too
+   * much was not read since this start.
+   */
+  whole(blob: Blob): CachedFile | null {
+    const cached = this.#find(blob)
+    if (!cached || cached.bytes !== blob.size) return null
+    let unverified = 0
+    for (let leaf = 0; leaf < leafCount(blob.size); leaf++) {
+      if (bit(this.#verifiedOf(cached, groupOf(leaf)), leaf)) continue
+      if (++unverified > WHOLE_STEP_LEAVES || this.part(blob, leaf, 0, leafBytes(blob, leaf)) === null) return null
+    }
+    this.#used(cached)
+    try {
+      return this.#files.where(blob.hash)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       return null

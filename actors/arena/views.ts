@@ -256,6 +256,8 @@ export class Views {
         return this.#below(question.folder)
       case 'read':
         return this.#read(desk, id, question)
+      case 'cached':
+        return this.#context.cache.whole(question)
       case 'make_real':
         return this.#makeReal(desk, id, question.path)
       case 'seen':

@@ -7,13 +7,16 @@
  * arena, in its thread; what needs the file itself – writing into it, linking it – makes it real first.
  */
 import type { MessagePort } from 'node:worker_threads'
-import type { EntryPath } from '../../protocol/ids.ts'
+import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { isOwn } from '../../protocol/path.ts'
 import type { PathFacts, UnrealFile, UnrealNames, ViewChange, ViewQuestion } from '../../protocol/ports.ts'
+import { openCachedFile } from '../arena/cache-files-posix.ts'
 import { ArenaLink } from './arena-link.ts'
 import { FolderSource } from './folder-source.ts'
 import type { Attributes, Space } from './fuse-reply.ts'
 import { Identities } from './identities.ts'
+import { closeKept, kept } from './kept.ts'
+import { ReadAhead } from './read-ahead.ts'
 import { UnrealFiles } from './unreal-files.ts'
 import {
   type Answer,
@@ -58,6 +61,7 @@ export class ArenaFolder {
   readonly #events: ArenaFolderEvents
   readonly #files = new UnrealFiles()
   readonly #identities: Identities
+  readonly #ahead = new ReadAhead()
   readonly #touched = new Set<EntryPath>()
   #touching: NodeJS.Timeout | null = null
   #link: ArenaLink | null = null
@@ -202,7 +206,7 @@ export class ArenaFolder {
   async #openUnreal(path: string, how: OpenHow, signal: AbortSignal | undefined): Promise<OpenFile> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const file = await this.#unreal(path)
-      if (file !== null && !how.write) return this.#onDemand(path, file)
+      if (file !== null && !how.write) return this.#onDemand(path, file, signal)
       const made = file !== null && how.truncate ? await this.#begunAnew(path, file, how) : null
       if (made !== null) return made
       if (file !== null && !how.truncate) await this.#ask({ type: 'make_real', path: path as EntryPath }, signal)
@@ -215,22 +219,55 @@ export class ArenaFolder {
     throw new ViewError('EBUSY', `'${path}' comes and goes`)
   }
 
-  /** A file that is read where its content is. */
-  #onDemand(path: string, file: UnrealFile): OpenFile {
+  /** A file that is read where its content is: from the cache's file if all of it is there, else by asking the arena. */
+  async #onDemand(path: string, file: UnrealFile, signal: AbortSignal | undefined): Promise<OpenFile> {
     const entry = this.#entryOf(path, file)
     const at = path as EntryPath
     const { hash, size } = file
     this.#link?.tell({ type: 'opened', path: at, hash })
+    const closed = () => this.#link?.tell({ type: 'closed', path: at, hash })
+    const look = () => entry
+    try {
+      const descriptor = await this.#copyOf(hash, size, signal)
+      if (descriptor !== null) {
+        const close = () => {
+          closeKept(descriptor)
+          closed()
+        }
+        return { entry, descriptor, copied: true, look, close }
+      }
+    } catch (error) {
+      closed()
+      throw error
+    }
+    const reader = this.#ahead.open(size, (offset, length, signal) =>
+      this.#ask({ type: 'read', path: at, hash, size, offset, length }, signal),
+    )
     return {
       entry,
       descriptor: null,
-      look: () => entry,
-      read: async (offset, length, signal) => {
+      look,
+      read: (offset, length, signal) => {
         const wanted = Math.max(0, Math.min(length, size - offset))
-        if (wanted === 0) return new Uint8Array(0)
-        return this.#ask({ type: 'read', path: at, hash, size, offset, length: wanted }, signal)
+        return wanted === 0 ? new Uint8Array(0) : reader.read(offset, wanted, signal)
       },
-      close: () => this.#link?.tell({ type: 'closed', path: at, hash }),
+      close: () => {
+        reader.close()
+        closed()
+      },
+    }
+  }
+
+  /** A descriptor of the cache's file with all of a content; null: it is not all there, or the arena cannot say. Throws EINTR. */
+  async #copyOf(hash: BlobHash, size: number, signal: AbortSignal | undefined): Promise<number | null> {
+    if (size === 0 || this.#link === null) return null
+    try {
+      const cached = await this.#link.ask({ type: 'cached', hash, size }, signal)
+      const descriptor = cached && openCachedFile(cached)
+      return descriptor === null ? null : kept(descriptor)
+    } catch (error) {
+      if (signal?.aborted || codeOf(error) === null) throw error
+      return null
     }
   }
 
@@ -438,15 +475,17 @@ export class ArenaFolder {
 
   change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry> {
     if (path !== null) refuseOwn(path, 'ENOENT')
-    if (path === null && open?.descriptor == null) throw new ViewError('ESTALE', 'a file that is gone')
+    // A copy of an unreal file's content is not the file.
+    const real = open === null || ('copied' in open && open.copied) ? null : open
+    if (path === null && real?.descriptor == null) throw new ViewError('ESTALE', 'a file that is gone')
     let changed: SourceEntry
     try {
-      changed = this.#root.change(path, open, changes)
+      changed = this.#root.change(path, real, changes)
     } catch (error) {
       if (codeOf(error) !== 'ENOENT' || path === null) throw error
       return this.#changeUnreal(path, changes)
     }
-    if (path === null) return { ...changed, id: open?.entry.id ?? changed.id }
+    if (path === null) return { ...changed, id: real?.entry.id ?? changed.id }
     this.#tell([path])
     return this.#mapped(path, changed)
   }

@@ -270,8 +270,16 @@ export function takePlace(from: number, to: number): void {
   const yes = new Uint8Array(4)
   yes[0] = 1
   check(call.ioctl(from, FIONBIO, yes), 'cannot make the device non-blocking')
-  check(call.dup3(from, to, O_CLOEXEC), 'cannot duplicate a descriptor')
-  close(from)
+  replaceDescriptor(from, to)
+}
+
+/** Makes an open descriptor another one for what `from` is, in one step, also for threads that are just reading it; and closes `from`. */
+export function replaceDescriptor(from: number, to: number): void {
+  try {
+    check(call.dup3(from, to, O_CLOEXEC), 'cannot duplicate a descriptor')
+  } finally {
+    close(from)
+  }
 }
 
 // Files

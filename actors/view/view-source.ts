@@ -67,6 +67,11 @@ export interface OpenFile extends OpenNode {
    * more. Fails at once with EHOSTUNREACH if the content is not here and no peer can give it.
    */
   read?(offset: number, length: number, signal: AbortSignal): Answer<Uint8Array>
+  /**
+   * The descriptor is a copy of an unreal file's content, only to be read: by the view, and not by the kernel past it, for who
+   * has it open goes on with the real file once there is one.
+   */
+  readonly copied?: boolean
 }
 
 export interface OpenFolder extends OpenNode {

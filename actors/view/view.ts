@@ -47,6 +47,7 @@ import {
   lookAt,
   openFollowing,
   readContent,
+  replaceDescriptor,
   seek,
   syncContent,
   writeContent,
@@ -533,7 +534,7 @@ export class View {
   /** A file without a name that is still open, once more: by /proc, as a program can do it with a file of a disk. */
   #openAgain(node: Node, how: OpenHow): OpenFile {
     for (const { kind, file } of this.#open.get(node) ?? []) {
-      if (kind === 'folder' || file.descriptor === null) continue
+      if (kind === 'folder' || file.descriptor === null || file.copied) continue
       const flags =
         (how.write ? (how.read ? constants.O_RDWR : constants.O_WRONLY) : 0) | (how.append ? constants.O_APPEND : 0)
       return openedAgain(file, flags | (how.truncate ? constants.O_TRUNC : 0))
@@ -544,11 +545,11 @@ export class View {
   /** Takes a file that was just opened; closes it if that fails. */
   #opened(node: Node, file: OpenFile, how: OpenHow): OpenAnswer {
     try {
-      if (file.descriptor !== null && how.write) this.#becameReal(node, file)
+      if (file.descriptor !== null && !file.copied && how.write) this.#becameReal(node, file)
       const siblings = this.#open.get(node)?.size ?? 0
       // Inside the kernel a node's content goes either through its cache or through it to the file, for all who have it open.
       const mixed = siblings > 0 && !this.#backings.has(node)
-      const backing = file.descriptor === null || mixed ? 0 : this.#useBacking(node, file.descriptor)
+      const backing = file.descriptor === null || file.copied || mixed ? 0 : this.#useBacking(node, file.descriptor)
       const passthrough = backing !== 0
       const handle: FileHandle = { kind: 'file', node, how, file, former: null, busy: 0, released: false, passthrough }
       const fh = this.#addHandle(handle, file.descriptor)
@@ -612,7 +613,9 @@ export class View {
   /** Whoever reads a file on demand reads the real one from now on, or would miss what is written to it. */
   #becameReal(node: Node, real: OpenFile): void {
     for (const handle of this.#open.get(node) ?? []) {
-      if (handle.kind === 'folder' || handle.file.descriptor !== null) continue
+      if (handle.kind === 'folder') continue
+      if (handle.file.copied) handle.file = inPlaceOf(handle.file, real)
+      if (handle.file.descriptor !== null) continue
       const file = openedAgain(real, constants.O_RDONLY)
       handle.former = handle.file
       handle.file = file
@@ -854,6 +857,15 @@ function openedAgain(file: OpenFile, flags: number): OpenFile {
   const { ino } = file.entry.attributes
   const look = () => ({ ...file.entry, attributes: { ...lookAt(fd).attributes, ino } })
   return { entry: look(), descriptor: fd, look, close: () => closeKept(fd) }
+}
+
+/** What was a copy of the content is the real file: by the same descriptor, which is the handle's number. */
+function inPlaceOf(copy: OpenFile, real: OpenFile): OpenFile {
+  const fd = copy.descriptor as number
+  replaceDescriptor(openFollowing(`/proc/self/fd/${real.descriptor}`, constants.O_RDONLY), fd)
+  const { ino } = copy.entry.attributes
+  const look = () => ({ ...copy.entry, attributes: { ...lookAt(fd).attributes, ino } })
+  return { entry: copy.entry, descriptor: fd, look, close: () => copy.close() }
 }
 
 function howOf(flags: number): OpenHow {

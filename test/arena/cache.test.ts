@@ -1,12 +1,12 @@
 /** The cache: what counts as here, what survives what, what goes first, and that its limits hold whatever is done. */
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import { type Blob, Cache, type CacheLimits, leafBytes } from '../../actors/arena/cache.ts'
 import { type CacheFiles, SHELVES } from '../../actors/arena/cache-files.ts'
 import { MemoryCacheFiles } from '../../actors/arena/cache-files-memory.ts'
-import { openCacheFiles } from '../../actors/arena/cache-files-posix.ts'
+import { openCachedFile, openCacheFiles } from '../../actors/arena/cache-files-posix.ts'
 import type { Tables } from '../../actors/arena/tables.ts'
 import { openLmdbTables } from '../../actors/arena/tables-lmdb.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
@@ -361,6 +361,61 @@ test('on a real disk: sparse files that survive a restart; leftovers of a kill a
   t.false(rig.cache.has(one.blob, 30))
   rig.cache.dispose()
   rig.tables.close()
+})
+
+test('a file is told of once all of a blob is in it and verified; who has it open keeps it, whatever becomes of it', t => {
+  const folder = temporaryFolder(t)
+  mkdirSync(join(folder, 'index'), { recursive: true })
+  const tables = openLmdbTables(join(folder, 'index'), none)
+  const rig = makeRig(tables, openCacheFiles(join(folder, 'cache')))
+  const leaves = Array.from({ length: 20 }, (_, leaf) => leaf)
+  const one = sample(20 * LEAF_BYTES - 5, 1)
+  put(t, rig.cache, one, leaves.slice(1))
+  t.is(rig.cache.whole(one.blob), null)
+  put(t, rig.cache, one, [0])
+  const told = rig.cache.whole(one.blob)
+  t.deepEqual(told && readFileSync(told.path), one.content)
+  const fd = told && openCachedFile(told)
+  if (told === null || fd === null) return t.fail('it cannot be opened')
+
+  // After a start not more is verified at once than takes a moment; what is read is verified by that.
+  rig.cache.flush()
+  rig.cache.dispose()
+  rig.reopen()
+  t.is(rig.cache.whole(one.blob), null)
+  for (const leaf of leaves.slice(0, 10)) t.true(whole(rig.cache, one, leaf))
+  t.deepEqual(rig.cache.whole(one.blob), told)
+
+  // Taken away, and begun again: another file.
+  rmSync(told.path)
+  t.is(rig.cache.whole(one.blob), null)
+  t.is(openCachedFile(told), null)
+  t.is(rig.cache.part(one.blob, 0, 0, 1), null)
+  put(t, rig.cache, one, [3])
+  t.is(openCachedFile(told), null)
+  // Begun again over what somebody has put there.
+  rig.cache.drop(one.blob.hash)
+  writeFileSync(told.path, one.content)
+  const theirs = readFileSync(told.path)
+  put(t, rig.cache, one, [3])
+  t.is(openCachedFile(told), null)
+  t.deepEqual(readFileSync(fd), one.content)
+  t.deepEqual(theirs, one.content)
+  closeSync(fd)
+  rig.cache.dispose()
+  tables.close()
+})
+
+test('what was changed is not told of as whole', t => {
+  const rig = memoryRig()
+  const one = sample(3 * LEAF_BYTES, 1)
+  put(t, rig.cache, one, [0, 1, 2])
+  rig.cache.flush()
+  rig.reopen()
+  const bytes = rig.files.files.get(one.blob.hash)
+  bytes?.set([1, 2, 3], LEAF_BYTES)
+  t.is(rig.cache.whole(one.blob), null)
+  t.is(rig.cache.bytesOf(one.blob), 2 * LEAF_BYTES)
 })
 
 test('more blobs, and more leaf hashes, than are held at hand', t => {

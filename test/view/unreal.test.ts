@@ -281,6 +281,52 @@ onMount(
   },
 )
 
+onMount(
+  'what is cached wholly is read without peers, arena or cache, and who has it open sees what is written to it',
+  async t => {
+    const before = content(3, 3_000_000)
+    const w = await partialWorld(t, root => {
+      fs.writeFileSync(join(root, 'film'), before)
+      fs.writeFileSync(join(root, 'song'), before.subarray(1))
+    })
+    const [film, song] = [join(w.docs, 'film'), join(w.docs, 'song')]
+    t.true(fs.readFileSync(film).equals(before))
+    t.true(fs.readFileSync(song).equals(before.subarray(1)))
+    const open = fs.openSync(film, 'r')
+    const other = fs.openSync(song, 'r')
+    const at = (fd: number, offset: number) => {
+      const bytes = Buffer.alloc(5)
+      return bytes.subarray(0, fs.readSync(fd, bytes, 0, 5, offset))
+    }
+    // What the kernel has of it is forgotten: it asks again.
+    const forget = (path: string) => run('dd', [`if=${path}`, 'iflag=nocache', 'count=0'])
+    const cache = join(w.laptop.home, 'cache', 'docs')
+    await w.server.kill()
+    fs.rmSync(cache, { recursive: true })
+    await forget(film)
+    await forget(song)
+    t.deepEqual(at(open, 2_000_000), before.subarray(2_000_000, 2_000_005))
+    t.deepEqual(at(other, 999_999), before.subarray(1_000_000, 1_000_005))
+    await w.server.start()
+    await w.household.together([w.server, w.laptop])
+
+    fs.futimesSync(open, 1_000_000_000, 1_000_000_000)
+    t.is(fs.fstatSync(open).mtimeMs, 1e12)
+    fs.appendFileSync(film, 'more\n')
+    t.is(at(open, before.length).toString(), 'more\n')
+    const writer = fs.openSync(film, 'r+')
+    fs.writeSync(writer, 'other', 2_000_000)
+    t.is(at(open, 2_000_000).toString(), 'other')
+    t.is(fs.fstatSync(open).size, before.length + 5)
+    fs.ftruncateSync(writer, 10)
+    t.is(at(open, 2_000_000).length, 0)
+    fs.closeSync(writer)
+    for (const fd of [open, other]) fs.closeSync(fd)
+    t.is(fs.readFileSync(film).length, 10)
+    t.true(fs.readFileSync(song).equals(before.subarray(1)))
+  },
+)
+
 /** Content of a file; null if nobody can give it now. */
 function readIfThere(path: string): Buffer | null {
   try {

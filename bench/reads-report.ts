@@ -1,0 +1,119 @@
+/** Turns what bench/reads.ts has measured into docs/performance-on-demand.md. Pure: results in, text out. */
+import type { Machine } from './report.ts'
+import { format, machineLines } from './report.ts'
+import { median } from './statistics.ts'
+
+export type Unit = 'MB/s' | 'µs' | 'ms' | 's'
+
+/** What is aimed at: a part of what it is compared with, or so much at most. */
+export type Aim = { readonly part: number } | { readonly most: number }
+
+export interface Row {
+  readonly section: string
+  readonly name: string
+  readonly unit: Unit
+  readonly aim: Aim | null
+  /** One for each round, of what it is compared with. Empty: it is compared with nothing. */
+  readonly base: number[]
+  /** One for each round. */
+  readonly measured: number[]
+}
+
+/** Who mounted: root, for whom the kernel reads real files by itself, or an ordinary user. */
+export interface Setting {
+  readonly name: string
+  readonly passthrough: boolean
+  readonly rows: Row[]
+}
+
+export interface ReadsResults {
+  /** ISO 8601, day only. */
+  readonly date: string
+  readonly machine: Machine
+  readonly rounds: number
+  readonly megabytes: number
+  readonly entries: number
+  readonly fio: string | null
+  readonly settings: Setting[]
+}
+
+export function toMarkdown(results: ReadsResults): string {
+  const { settings, rounds, megabytes, entries, fio } = results
+  const lines = [
+    '# Performance of files on demand',
+    '',
+    '<!-- Written by `npm run bench:view -- --docs`. Change bench/reads-report.ts, not this file. -->',
+    '',
+    `Measured on ${results.date}: a mount of a real service’s arena, with a second service as its peer over TLS on loopback; medians of ${rounds} rounds.`,
+    ...machineLines(results.machine),
+    '',
+    `Big files have ${megabytes} MB, folders ${entries.toLocaleString('en')} entries. ${fio === null ? 'fio is not installed and was left out.' : `${fio}.`}`,
+    '',
+  ]
+  for (const { name, passthrough } of settings)
+    lines.push(`- ${name}: the kernel reads real files ${passthrough ? 'by itself (passthrough)' : 'through the view'}`)
+  lines.push('')
+  const sections = new Map<string, Row[]>()
+  for (const { rows } of settings)
+    for (const row of rows) {
+      const section = sections.get(row.section) ?? []
+      sections.set(row.section, section)
+      if (!section.some(({ name }) => name === row.name)) section.push(row)
+    }
+  for (const [section, rows] of sections) {
+    const heads = settings.map(({ name }) => ` ${name} | met |`)
+    lines.push(
+      `## ${section}`,
+      '',
+      `| | aim |${heads.join('')}`,
+      `|---|---|${settings.map(() => '---:|---|').join('')}`,
+    )
+    for (const { name, aim } of rows) {
+      const cells = settings.map(setting =>
+        cellsOf(setting.rows.find(row => row.section === section && row.name === name)),
+      )
+      lines.push(`| ${name} | ${aimText(aim, rows.find(row => row.name === name)?.unit ?? 's')} |${cells.join('')}`)
+    }
+    lines.push('')
+  }
+  lines.push(...METHODS, '')
+  return lines.join('\n')
+}
+
+function aimText(aim: Aim | null, unit: Unit): string {
+  if (aim === null) return ''
+  return 'part' in aim ? `≥ ${Math.round(aim.part * 100)} %` : `≤ ${aim.most} ${unit}`
+}
+
+/** Of speeds more is better, of times less: the part is always "as fast as". */
+function partOf({ unit, base, measured }: Row): number | null {
+  if (base.length === 0) return null
+  return unit === 'MB/s' ? median(measured) / median(base) : median(base) / median(measured)
+}
+
+export function isMet(row: Row): boolean | null {
+  if (row.aim === null) return null
+  return 'part' in row.aim ? (partOf(row) ?? 0) >= row.aim.part : median(row.measured) <= row.aim.most
+}
+
+function cellsOf(row: Row | undefined): string {
+  if (row === undefined || row.measured.length === 0) return ' – | |'
+  const part = partOf(row)
+  const of = part === null ? '' : ` of ${format(median(row.base))}`
+  const met = isMet(row)
+  const percent = part === null ? '' : ` (${Math.round(part * 100)} %)`
+  return ` ${format(median(row.measured))}${of} ${row.unit}${percent} | ${met === null ? '' : met ? 'yes' : '**no**'} |`
+}
+
+const METHODS = [
+  '## How it is measured',
+  '',
+  '- “x of y” is the figure through the mount and that of the same thing done in the arena’s folder itself, in turn.',
+  '- *Again*: pages of the file are in the kernel’s cache, for the mount as for the folder. *Mount’s pages dropped*: those of the mounted file are dropped before',
+  '  each read (`posix_fadvise`), those of the file below stay. *From the disk*: both are dropped.',
+  '- *Cached*: an unreal file whose content is wholly in Realize’s cache. *Not cached*: nothing of it is here; it is fetched from the peer, verified and kept. The plain transfer is',
+  '  the same content becoming a real file, from the command until it is there.',
+  '- `dd` reads and writes blocks of 1 MiB; `fio` runs one job that waits for each of its requests (`psync`), 128 KiB in sequence or 4 KiB at random.',
+  '- *Attributes expired*: all entries of a folder are looked at one after the other after what the kernel knew of them has expired.',
+  '- The round trip of 50 ms is made by a relay between the two services, which delays both directions.',
+]
