@@ -31,8 +31,7 @@ export function rescueStaged(context: ArenaContext, versions: VersionStore): voi
     let hash: BlobHash | null = null
     if (blob !== null && isWhole(context, slot, stat, blob)) hash = blob
     else if (slot.startsWith(BIG_SLOT)) continue
-    else if (stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX)
-      hash = hashSmall(disk.stageRead(slot, 0, stat.size))
+    else if (stat.type === 'file' && stat.size <= RESCUE_BYTES_MAX) hash = hashSmall(disk.stageRead(slot, 0, stat.size))
     const row = strayRow(context, versions, hash, stat)
     disk.keep(slot, row.id)
     rows.push(row)
