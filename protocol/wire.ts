@@ -189,6 +189,8 @@ export const FetchBlobs = message('fetch_blobs', {
   arena: ArenaName,
   id: RequestId,
   hashes: Type.Array(BlobHash, { minItems: 1, maxItems: FETCH_BLOBS_MAX }),
+  /** Somebody waits for them: they overtake bulk transfer. */
+  urgent: Type.Optional(Type.Boolean()),
 })
 /** Payload: the content of all blobs with a size of 0 or more, one after the other. A size of -1: not here. */
 export const Pack = message('pack', {

@@ -33,6 +33,7 @@ import { doubted } from './power-loss.ts'
 import { Questions } from './questions.ts'
 import { isReadId, type ReadOptions, type ReadOutcome, Reads } from './reads.ts'
 import { Server } from './serve.ts'
+import { Siblings } from './siblings.ts'
 import type { Entry } from './store.ts'
 import { Verify, type VerifyOutcome } from './verify.ts'
 import { living } from './version.ts'
@@ -82,6 +83,7 @@ export class Arena {
   readonly #feed: Feed
   readonly #fetch: Fetcher
   readonly #reads: Reads
+  readonly #siblings: Siblings
   readonly #wholes: Wholes
   readonly #pins: Pins
   readonly #patches: PatchOrders
@@ -154,6 +156,7 @@ export class Arena {
     }
     context.cache.inUse = hash => this.#views.isRead(hash)
     this.#reads = new Reads(context)
+    this.#siblings = new Siblings(context, this.#reads, path => !this.#local.rules.ignores(path, false))
     this.#wholes = new Wholes(context, this.#reads, () => this.#statusSoon())
     this.#pins = new Pins(context, this.#reads, () => this.#statusSoon())
     this.#patches = new PatchOrders(context)
@@ -216,7 +219,11 @@ export class Arena {
         this.#apply.wakeDormant(paths)
       },
       placing: path => this.#apply.isPlacing(path) || this.#giveUp.isUnderWay(path),
-      read: (file, offset, length, done) => this.read(file, offset, length, done),
+      read: (path, file, offset, length, done) => {
+        const giveUp = this.read(file, offset, length, done)
+        if (offset === 0) this.#siblings.read(path, file)
+        return giveUp
+      },
       want: (path, wanted) => this.#want(path, wanted),
       hindrance: entry => this.#hindrance(entry),
       holders: (hash, done) =>
@@ -901,7 +908,7 @@ export class Arena {
       case 'fetch_blobs':
         return this.#server.fetchBlobs(peer, header)
       case 'pack':
-        return this.#fetch.pack(peer, header.id, header.sizes, payload)
+        return (isReadId(header.id) ? this.#reads : this.#fetch).pack(peer, header.id, header.sizes, payload)
       case 'fetch_tree':
         return this.#server.fetchTree(peer, header)
       case 'tree':

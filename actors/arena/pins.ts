@@ -2,11 +2,9 @@
 import type { EntryPath } from '../../protocol/ids.ts'
 import type { ArenaContext } from './context.ts'
 import { isUnshown } from './plan.ts'
-import type { Reads } from './reads.ts'
+import { type Reads, WHOLE_WEIGHT_MAX, weightOf } from './reads.ts'
 import type { Entry } from './store.ts'
 
-/** Blobs under way. */
-const OPEN_MAX = 16
 /** Paths to be looked at; with more of them everything that is pinned is looked at. */
 const PATHS_MAX = 10_000
 /** Entries looked at in one step. */
@@ -24,7 +22,9 @@ export class Pins {
   /** Pinned folders and files that are still to be walked (null: everything), and how far the first of them was. */
   #roots: (EntryPath | null)[] = []
   #after: EntryPath | null = null
+  /** Under way, and how much that weighs. */
   readonly #open = new Set<EntryPath>()
+  #weight = 0
   readonly #told = new Set<EntryPath>()
 
   constructor(context: ArenaContext, reads: Reads, changed: () => void) {
@@ -48,17 +48,23 @@ export class Pins {
   }
 
   get busy(): boolean {
-    return this.#open.size < OPEN_MAX && (this.#paths.size > 0 || this.#roots.length > 0)
+    return this.#weight < WHOLE_WEIGHT_MAX && (this.#paths.size > 0 || this.#roots.length > 0)
   }
 
   step(): void {
+    const before = this.#weight
+    this.#work()
+    if (this.#weight !== before) this.#reads.step()
+  }
+
+  #work(): void {
     const { store } = this.#context
     for (const path of this.#paths) {
-      if (this.#open.size >= OPEN_MAX) return
+      if (this.#weight >= WHOLE_WEIGHT_MAX) return
       this.#paths.delete(path)
       this.#keep(store.entry(path))
     }
-    if (this.#open.size >= OPEN_MAX || this.#paths.size > 0 || this.#roots.length === 0) return
+    if (this.#weight >= WHOLE_WEIGHT_MAX || this.#paths.size > 0 || this.#roots.length === 0) return
     const root = this.#roots[0] ?? null
     if (this.#after === null && root !== null) this.#look(store.entry(root))
     const page: Entry[] = store.page(this.#after, PAGE, root)
@@ -81,9 +87,12 @@ export class Pins {
     if (size === 0 || marks.of(path) !== 'pinned' || this.#open.has(path)) return
     const blob = { hash, size }
     if (cache.bytesOf(blob) === size) return this.#kept(path, () => cache.pin(blob, path))
+    const weight = weightOf(blob)
     this.#open.add(path)
+    this.#weight += weight
     this.#reads.whole(blob, failure => {
       this.#open.delete(path)
+      this.#weight -= weight
       if (failure) this.#failed(path, failure.message)
       else this.#kept(path, () => cache.pin(blob, path))
       this.#changed()

@@ -1,13 +1,20 @@
 /**
  * Content that somebody waits for: a part of a blob, from what is cached or from the peers that have it, ahead of all bulk
  * transfer. Only the leaves that are needed are fetched, each verified before it counts, and kept in the cache. Who
- * reads on gets the next leaves in advance. Nobody has it: that is said at once.
+ * reads on gets the next leaves in advance. Small blobs that nobody waits for yet travel together. Nobody has it: that is said at once.
  *
  * A state machine: it is told what came and asks for what is wanted, in one place (`step`), from what is.
  */
 import type { Failure } from '../../protocol/error.ts'
 import type { PeerId } from '../../protocol/ids.ts'
-import { FETCH_LEAVES_MAX, GROUP_LEAVES, LEAF_BYTES } from '../../protocol/limits.ts'
+import {
+  FETCH_BLOBS_MAX,
+  FETCH_LEAVES_MAX,
+  GROUP_LEAVES,
+  LEAF_BYTES,
+  PACK_BYTES_TARGET,
+  PACKED_BLOB_BYTES_MAX,
+} from '../../protocol/limits.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { leafCount } from '../hasher/merkle.ts'
 import { type Blob, type Cache, groupOf, leafBytes } from './cache.ts'
@@ -32,6 +39,12 @@ const AHEAD_LEAVES_MAX = 64
 const AHEAD_RUN = 8
 /** Of a blob that is fetched whole: wanted at once. */
 const WHOLE_LEAVES = 64
+/** Packs asked of one peer and not yet here. */
+const PACKS_MAX = 4
+/** Blobs that are fetched whole at once, by their weight. */
+export const WHOLE_WEIGHT_MAX = 2048
+/** Of one that does not travel in a pack. */
+const BIG_WEIGHT = 64
 /** Blobs of which it is remembered where somebody reads on, and who gave it. */
 const STREAMS_MAX = 64
 /** Readers that wait, and bytes that they wait for; others wait until there is room, or are refused. */
@@ -100,6 +113,7 @@ type Request =
       readonly count: number
     }
   | { readonly is: 'tree'; readonly peer: PeerId; readonly reading: Reading; readonly group: number }
+  | { readonly is: 'pack'; readonly peer: PeerId; readonly readings: readonly Reading[]; readonly urgent: boolean }
 
 /** In place of a group's number: the nodes of all groups. */
 const NODES = -1
@@ -172,12 +186,17 @@ export class Reads {
     }
   }
 
-  /** Has all of a blob in the cache; `done` with null, or why not. The answer gives it up. */
+  /** These small blobs will be read next, as far as can be told. */
+  soon(blobs: readonly Blob[]): void {
+    for (const blob of blobs) if (isSmall(blob) && !this.#has(blob, 0)) this.#readingOf(blob).ahead.add(0)
+    this.step()
+  }
+
+  /** Has all of a blob in the cache, from the next `step` on; `done` with null, or why not. The answer gives it up. */
   whole(blob: Blob, done: (failure: Failure | null) => void): () => void {
     const reading = this.#readingOf(blob)
     const whole: Whole = { next: 0, missing: new Set(), done, over: false }
     reading.wholes.add(whole)
-    this.step()
     return () => {
       whole.over = true
       reading.wholes.delete(whole)
@@ -320,14 +339,21 @@ export class Reads {
   #advance(): void {
     this.#noteMute()
     this.#begin()
+    const [soon, later]: [Reading[], Reading[]] = [[], []]
     for (const [key, reading] of this.#readings) {
       this.#fill(reading)
       this.#ask(reading)
+      if (isSmall(reading.blob) && this.#toBeAsked(reading, 0, false)) {
+        if (reading.ahead.size > 0) soon.push(reading)
+        else if (reading.wholes.size > 0) later.push(reading)
+      }
       if (reading.readers.size > 0 || reading.wholes.size > 0 || reading.ahead.size > 0) continue
       if (reading.asked.size > 0 || reading.treeAsked.size > 0) continue
       this.#readings.delete(key)
       this.#cache.close(reading.blob.hash)
     }
+    this.#askPacks(soon, true)
+    this.#askPacks(later, false)
   }
 
   /** Readers begin as long as there is room for what they wait for; one always. */
@@ -377,6 +403,7 @@ export class Reads {
   /** Who reads on gets twice as much ahead each time, up to a limit. */
   #wantAhead({ reading, offset, end, options }: Reader): void {
     const { blob, leaves } = reading
+    if (leaves === 1) return
     const stream = this.#streamOf(blob)
     const onward = Math.abs(offset - stream.next) <= LEAF_BYTES && stream.next > 0
     stream.window = onward ? Math.min(AHEAD_LEAVES_MAX, Math.max(2, stream.window * 2)) : 0
@@ -419,9 +446,12 @@ export class Reads {
 
   #ask(reading: Reading): void {
     for (const leaf of reading.ahead) if (this.#has(reading.blob, leaf)) reading.ahead.delete(leaf)
-    const waitedFor = new Set<number>()
-    for (const { missing } of reading.readers) for (const leaf of missing) waitedFor.add(leaf)
-    this.#askFor(reading, waitedFor, FETCH_LEAVES_MAX, true)
+    if (reading.readers.size > 0) {
+      const waitedFor = new Set<number>()
+      for (const { missing } of reading.readers) for (const leaf of missing) waitedFor.add(leaf)
+      this.#askFor(reading, waitedFor, FETCH_LEAVES_MAX, true)
+    }
+    if (isSmall(reading.blob)) return
     this.#askFor(reading, reading.ahead, AHEAD_RUN, true, AHEAD_LEAVES_MAX)
     for (const { missing } of [...reading.wholes]) this.#askFor(reading, missing, AHEAD_RUN, false, AHEAD_LEAVES_MAX)
   }
@@ -431,11 +461,11 @@ export class Reads {
     const leaves = [...wanted].sort((a, b) => a - b)
     for (let at = 0; at < leaves.length; ) {
       const from = leaves[at] as number
-      if (!this.#toBeAsked(reading, from)) {
+      if (!this.#toBeAsked(reading, from, urgent)) {
         at++
         continue
       }
-      const candidates = this.#candidates(reading, from)
+      const candidates = this.#candidates(reading, from, urgent)
       if (candidates.length === 0 || !this.#hashesCome(reading, groupOf(from))) {
         at++
         if (!this.#isAsked(reading, from)) this.#unreachable(reading, from)
@@ -464,27 +494,31 @@ export class Reads {
   }
 
   /** It is not under way, or only from peers that do not get on with it. */
-  #toBeAsked(reading: Reading, leaf: number): boolean {
+  #toBeAsked(reading: Reading, leaf: number, urgent: boolean): boolean {
     if (reading.early.has(leaf)) return false
+    return this.#askedOf(reading, leaf, urgent).every(peer => this.#slow(peer))
+  }
+
+  /** Who has been asked for a leaf; if somebody waits for it, not by a pack for which nobody waits. */
+  #askedOf(reading: Reading, leaf: number, urgent: boolean): PeerId[] {
+    const peers: PeerId[] = []
     for (const id of reading.asked.get(leaf) ?? []) {
       const request = this.#requests.get(id)
-      if (request && !this.#slow(request.peer)) return false
+      if (request && !(urgent && request.is === 'pack' && !request.urgent)) peers.push(request.peer)
     }
-    return true
+    return peers
+  }
+
+  #mayGive(reading: Reading, leaf: number, peer: PeerId): boolean {
+    return !reading.refused.has(peer) && !reading.refusedLeaf.get(leaf)?.has(peer) && !this.#mute.has(peer)
   }
 
   /** Who may be asked for a leaf, best first. */
-  #candidates(reading: Reading, leaf: number): PeerId[] {
+  #candidates(reading: Reading, leaf: number, urgent: boolean): PeerId[] {
     const sources = this.#streams.get(keyOf(reading.blob))?.sources
-    const asked = new Set([...(reading.asked.get(leaf) ?? [])].map(id => this.#requests.get(id)?.peer))
+    const asked = this.#askedOf(reading, leaf, urgent)
     return [...this.#peers]
-      .filter(
-        peer =>
-          !reading.refused.has(peer) &&
-          !reading.refusedLeaf.get(leaf)?.has(peer) &&
-          !this.#mute.has(peer) &&
-          !asked.has(peer),
-      )
+      .filter(peer => this.#mayGive(reading, leaf, peer) && !asked.includes(peer))
       .map(peer => ({
         peer,
         slow: Number(this.#slow(peer)),
@@ -500,6 +534,43 @@ export class Reads {
     for (const request of this.#requests.values())
       if (request.peer === peer && request.is === 'leaves') leaves += request.count
     return leaves
+  }
+
+  /** Small blobs that nobody waits for yet, many in a request, from all who can be asked. */
+  #askPacks(small: readonly Reading[], urgent: boolean): void {
+    if (small.length === 0) return
+    const open = new Map([...this.#peers].map(peer => [peer, 0]))
+    for (const request of this.#requests.values())
+      if (request.is === 'pack' && request.urgent === urgent) open.set(request.peer, (open.get(request.peer) ?? 0) + 1)
+    const packs = new Map<PeerId, { bytes: number; readings: Reading[] }>()
+    for (const reading of small) {
+      const givers = [...this.#peers].filter(peer => this.#mayGive(reading, 0, peer))
+      const asked = this.#askedOf(reading, 0, urgent)
+      if (givers.length === 0 && asked.length === 0) this.#unreachable(reading, 0)
+      let [best, bytes] = [null as PeerId | null, 0]
+      for (const peer of givers) {
+        if (asked.includes(peer) || (open.get(peer) ?? 0) >= PACKS_MAX) continue
+        const load = Number(this.#slow(peer)) * Number.MAX_SAFE_INTEGER + (packs.get(peer)?.bytes ?? 0)
+        if (best === null || load < bytes) [best, bytes] = [peer, load]
+      }
+      if (best === null) continue
+      const pack = packs.get(best) ?? { bytes: 0, readings: [] }
+      packs.set(best, pack)
+      pack.readings.push(reading)
+      pack.bytes += reading.blob.size
+      if (pack.bytes < PACK_BYTES_TARGET && pack.readings.length < FETCH_BLOBS_MAX) continue
+      this.#askPack(best, pack.readings, urgent)
+      packs.delete(best)
+      open.set(best, (open.get(best) ?? 0) + 1)
+    }
+    for (const [peer, { readings }] of packs) this.#askPack(peer, readings, urgent)
+  }
+
+  #askPack(peer: PeerId, readings: readonly Reading[], urgent: boolean): void {
+    const id = this.#request({ is: 'pack', peer, readings, urgent })
+    for (const { asked } of readings) asked.set(0, (asked.get(0) ?? new Set()).add(id))
+    const hashes = readings.map(({ blob }) => blob.hash)
+    this.#send(peer, { type: 'fetch_blobs', arena: this.#context.settings.name, id, hashes, urgent })
   }
 
   #askLeaves(reading: Reading, peer: PeerId, from: number, leaves: number, urgent: boolean): void {
@@ -574,7 +645,7 @@ export class Reads {
   }
 
   #unreachable(reading: Reading, leaf: number): void {
-    reading.ahead.delete(leaf)
+    if (reading.ahead.delete(leaf)) this.#again = true
     const failure: Failure = { code: 'unreachable', message: this.#reason() }
     for (const reader of [...reading.readers]) {
       if (reader.missing.has(leaf)) this.#answer(reader, { failure })
@@ -636,6 +707,28 @@ export class Reads {
     this.step()
   }
 
+  /** Whole small blobs, in the order asked; a size of -1: the peer does not have it. */
+  pack(peer: PeerId, id: number, sizes: readonly number[], payload: Uint8Array): void {
+    const request = this.#requests.get(id)
+    if (request?.is !== 'pack' || request.peer !== peer) return this.#heardFrom(peer)
+    this.#ended(id)
+    count(this.#context, { blob_bytes_received: payload.length })
+    let offset = 0
+    for (const [index, reading] of request.readings.entries()) {
+      const size = sizes[index] ?? -1
+      if (size < 0) {
+        reading.refused.add(peer)
+        continue
+      }
+      const bytes = payload.subarray(offset, offset + size)
+      offset += size
+      if (this.#cache.fits(reading.blob, 0, bytes) === true) this.#arrived(reading, peer, 0, bytes)
+      else this.#invalid(reading, peer)
+    }
+    this.#heardFrom(peer)
+    this.step()
+  }
+
   #treeComes(reading: Reading, leaf: number): boolean {
     return (reading.treeAsked.get(groupOf(leaf))?.size ?? 0) > 0
   }
@@ -643,7 +736,7 @@ export class Reads {
   #arrived(reading: Reading, peer: PeerId, leaf: number, bytes: Uint8Array): void {
     const { blob } = reading
     const kept = this.#cache.put(blob, leaf, bytes)
-    this.#streamOf(blob).sources.add(peer)
+    if (reading.leaves > 1) this.#streamOf(blob).sources.add(peer)
     reading.refusedLeaf.delete(leaf)
     reading.single.delete(leaf)
     const ahead = reading.ahead.delete(leaf)
@@ -686,7 +779,12 @@ export class Reads {
   }
 
   #refused(request: Request, code: string): void {
-    const { reading, peer } = request
+    const { peer } = request
+    if (request.is === 'pack') {
+      for (const { refused } of request.readings) refused.add(peer)
+      return
+    }
+    const { reading } = request
     if (code !== 'leaf_missing') {
       reading.refused.add(peer)
       this.#streams.get(keyOf(reading.blob))?.sources.delete(peer)
@@ -711,6 +809,10 @@ export class Reads {
     const request = this.#requests.get(id)
     if (!request) return undefined
     this.#requests.delete(id)
+    if (request.is === 'pack') {
+      for (const reading of request.readings) this.#notAsked(reading, 0, id)
+      return request
+    }
     const { reading } = request
     if (request.is === 'leaves')
       for (let leaf = request.from; leaf < request.from + request.count; leaf++) this.#notAsked(reading, leaf, id)
@@ -735,6 +837,16 @@ export class Reads {
 
 function keyOf({ hash, size }: Blob): string {
   return `${hash}:${size}`
+}
+
+/** It travels in a pack, and is one leaf. */
+function isSmall({ size }: Blob): boolean {
+  return size > 0 && size <= PACKED_BLOB_BYTES_MAX
+}
+
+/** What a blob counts among those that are fetched whole at once. */
+export function weightOf(blob: Blob): number {
+  return isSmall(blob) ? 1 : BIG_WEIGHT
 }
 
 /** The bytes of a leaf that a reader wants, as offsets in the blob. */

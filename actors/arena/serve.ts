@@ -36,7 +36,7 @@ export class Server {
     this.#patches = patches
   }
 
-  fetchBlobs(peer: PeerId, { id, hashes }: Message<'fetch_blobs'>): void {
+  fetchBlobs(peer: PeerId, { id, hashes, urgent = false }: Message<'fetch_blobs'>): void {
     const sizes: number[] = []
     const parts: Uint8Array[] = []
     let bytes = 0
@@ -55,7 +55,7 @@ export class Server {
       offset += part.length
     }
     count(this.#context, { blobs_served: parts.length, blob_bytes_served: bytes })
-    this.#send(peer, { type: 'pack', arena: this.#context.settings.name, id, sizes }, payload)
+    this.#send(peer, { type: 'pack', arena: this.#context.settings.name, id, sizes }, payload, urgent)
   }
 
   #small(hash: BlobHash): Uint8Array | null {

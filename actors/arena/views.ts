@@ -74,8 +74,9 @@ export interface ViewEvents {
   changed(paths: readonly EntryPath[]): void
   /** Whether a step of ours at this path is under way, which must come to its end first. */
   placing(path: EntryPath): boolean
-  /** Reads a part of a content; returns how to give up. */
+  /** Reads a part of the content of the file at a path; returns how to give up. */
   read(
+    path: EntryPath,
     file: { hash: BlobHash; size: number },
     offset: number,
     length: number,
@@ -402,9 +403,10 @@ export class Views {
 
   // Content
 
-  #read(desk: Desk, id: number, { hash, size, offset, length }: Extract<ViewQuestion, { type: 'read' }>): undefined {
+  #read(desk: Desk, id: number, question: Extract<ViewQuestion, { type: 'read' }>): undefined {
+    const { path, hash, size, offset, length } = question
     let over = false
-    const giveUp = this.#events.read({ hash, size }, offset, length, answer => {
+    const giveUp = this.#events.read(path, { hash, size }, offset, length, answer => {
       if (over) return
       over = true
       desk.asked.delete(id)

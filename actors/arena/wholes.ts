@@ -5,12 +5,10 @@ import { checkPath } from '../../protocol/path.ts'
 import { type FetchOutcome, type FetchProgress, PROBLEMS_MAX, type Problem } from '../../protocol/status.ts'
 import type { Blob } from './cache.ts'
 import type { ArenaContext } from './context.ts'
-import type { Reads } from './reads.ts'
+import { type Reads, WHOLE_WEIGHT_MAX, weightOf } from './reads.ts'
 import type { Entry } from './store.ts'
 import { living } from './version.ts'
 
-/** Blobs under way, of all that is being fetched. */
-const WHOLES_MAX = 32
 /** Entries looked at in one step. */
 const PAGE = 500
 
@@ -34,6 +32,7 @@ export class Wholes {
   readonly #reads: Reads
   readonly #progress: () => void
   readonly #jobs = new Set<Job>()
+  /** Of what is under way, of all that is being fetched: its weight. */
   #open = 0
 
   constructor(context: ArenaContext, reads: Reads, progress: () => void) {
@@ -45,7 +44,7 @@ export class Wholes {
   /** Entries to be looked at. */
   get busy(): boolean {
     for (const { phase } of this.#jobs)
-      if (phase === 'count' || (phase === 'fetch' && this.#open < WHOLES_MAX)) return true
+      if (phase === 'count' || (phase === 'fetch' && this.#open < WHOLE_WEIGHT_MAX)) return true
     return false
   }
 
@@ -85,11 +84,13 @@ export class Wholes {
   }
 
   step(): void {
+    const before = this.#open
     for (const job of [...this.#jobs]) {
       if (job.phase === 'count') this.#count(job)
       else if (job.phase === 'fetch') this.#begin(job)
       this.#endIfDone(job)
     }
+    if (this.#open !== before) this.#reads.step()
   }
 
   #count(job: Job): void {
@@ -103,17 +104,20 @@ export class Wholes {
   }
 
   #begin(job: Job): void {
-    while (this.#open < WHOLES_MAX && job.phase === 'fetch') {
-      for (const { path, content } of this.#next(job)) this.#whole(job, path, content)
-      if (job.after === null) job.phase = 'wait'
+    if (this.#open >= WHOLE_WEIGHT_MAX) return
+    for (const { path, content } of this.#next(job)) {
+      this.#whole(job, path, content)
+      if (this.#open < WHOLE_WEIGHT_MAX) continue
+      job.after = path
+      return
     }
+    if (job.after === null) job.phase = 'wait'
   }
 
   /** What is not real in the next page; `after` is null when that was the last. */
   *#next(job: Job): Iterable<{ path: EntryPath; content: Blob }> {
     const { store } = this.#context
-    // What is fetched comes a few at a time.
-    const limit = job.phase === 'count' ? PAGE : Math.max(1, WHOLES_MAX - this.#open)
+    const limit = job.phase === 'count' ? PAGE : Math.max(1, Math.min(PAGE, WHOLE_WEIGHT_MAX - this.#open))
     const page = store.page(job.after, limit, job.under)
     const self = job.after === null && job.under ? store.entry(job.under) : undefined
     job.after = page.length < limit ? null : (page.at(-1) as Entry).path
@@ -123,11 +127,12 @@ export class Wholes {
 
   #whole(job: Job, path: EntryPath, { hash, size }: Blob): void {
     const blob = { hash, size }
+    const weight = weightOf(blob)
     job.open++
-    this.#open++
+    this.#open += weight
     this.#reads.whole(blob, failure => {
       job.open--
-      this.#open--
+      this.#open -= weight
       job.filesDone++
       job.bytesDone += size
       if (failure) {

@@ -432,7 +432,7 @@ export function* say(
       const { answer: is, since } = REQUESTS[header.type]
       if (peer.version < since) return yield notSpoken(arena, header.id)
       // What somebody waits for; and small.
-      const waitedFor = is === 'held' || is === 'leased' || (header.type === 'fetch_tree' && header.urgent === true)
+      const waitedFor = is === 'held' || is === 'leased' || ('urgent' in header && header.urgent === true)
       const request = { ...base(arena, attachment, header.id), urgent: waitedFor, expects: { is } }
       return yield* ask(peer, header, request, payload)
     }

@@ -7,10 +7,11 @@
  */
 import { createHash } from 'node:crypto'
 import type { UnrealFile } from '../../protocol/ports.ts'
+import { RecentMap } from './recent-map.ts'
 import type { SourceEntry } from './view-source.ts'
 
-/** Unreal files, and real ones that were unreal, whose ids are remembered. */
-export const IDENTITIES_MAX = 100_000
+/** Unreal files, and real ones that were unreal, whose ids are remembered: half as many for certain. */
+export const IDENTITIES_MAX = 200_000
 
 const TYPE_MASK = 0o170000
 const TYPE_FILE = 0o100000
@@ -34,18 +35,18 @@ interface Unreal extends Identity {
 export class Identities {
   readonly #arena: string
   readonly #salt: bigint
-  readonly #max: number
   /** By path. */
-  readonly #unreal = new Map<string, Unreal>()
+  readonly #unreal: RecentMap<string, Unreal>
   /** By the id of the real file. */
-  readonly #real = new Map<string, Identity>()
+  readonly #real: RecentMap<string, Identity>
   #next = 0
 
   /** @param arena its name: two arenas on two disks may have the same inode numbers */
   constructor(arena: string, max = IDENTITIES_MAX) {
     this.#arena = arena
     this.#salt = (number(arena) & ARENA_MASK) << ARENA_SHIFT
-    this.#max = max
+    this.#unreal = new RecentMap(max)
+    this.#real = new RecentMap(max)
   }
 
   /** Of an unreal file at a path: the same each time until its content changes. */
@@ -59,7 +60,7 @@ export class Identities {
     const ino = UNREAL_BIT | (number(`${this.#arena}/${path}\0${file.hash}`) & (UNREAL_BIT - 1n))
     const { hash, size, mtimeNs } = file
     const made = { id: `unreal:${this.#arena}:${++this.#next}`, ino, hash, size, mtimeNs }
-    remember(this.#unreal, path, made, this.#max)
+    this.#unreal.set(path, made)
     return made
   }
 
@@ -79,7 +80,7 @@ export class Identities {
     if (!looksLike(entry, file)) return
     const { hash, size, mtimeNs } = file
     const left = { id: entry.id, ino: entry.attributes.ino, hash, size, mtimeNs }
-    remember(this.#unreal, path, left, this.#max)
+    this.#unreal.set(path, left)
   }
 
   /** The unreal file at a path is this real one from now on. */
@@ -87,7 +88,7 @@ export class Identities {
     const former = this.#unreal.get(path)
     if (former === undefined) return
     this.#unreal.delete(path)
-    remember(this.#real, realId, former, this.#max)
+    this.#real.set(realId, former)
   }
 
   /** An unreal file has another path; what was there is gone. */
@@ -95,12 +96,12 @@ export class Identities {
     const moving = this.#unreal.get(from)
     this.#unreal.delete(from)
     this.#unreal.delete(to)
-    if (moving !== undefined) remember(this.#unreal, to, moving, this.#max)
+    if (moving !== undefined) this.#unreal.set(to, moving)
   }
 
   /** The same for all unreal files below a folder. */
   movedBelow(from: string, to: string): void {
-    for (const path of [...this.#unreal.keys()]) {
+    for (const path of this.#unreal.keys()) {
       if (path.startsWith(`${from}/`)) this.moved(path, `${to}${path.slice(from.length)}`)
     }
   }
@@ -115,16 +116,6 @@ export class Identities {
 function looksLike({ attributes }: SourceEntry, { size, mtimeNs }: Pick<UnrealFile, 'size' | 'mtimeNs'>): boolean {
   const isFile = (attributes.mode & TYPE_MASK) === TYPE_FILE
   return isFile && attributes.size === size && attributes.mtimeNs === mtimeNs
-}
-
-function remember<Value>(map: Map<string, Value>, key: string, value: Value, max: number): void {
-  map.delete(key)
-  map.set(key, value)
-  if (map.size <= max) return
-  for (const oldest of map.keys()) {
-    map.delete(oldest)
-    break
-  }
 }
 
 /** 64 bits of a text's hash. */

@@ -359,6 +359,85 @@ test('all that is not real below a folder is cached wholly by fetch, and is real
   t.is(failureOf(t, begin(reader, blobOf(contentOf(10, 99)), 0, 1)()), 'unreachable')
 })
 
+test('small files travel together when they are fetched, from all who have them; who lacks one or gives something else is replaced', t => {
+  const { world, peers, reader } = makeFar(2)
+  const [a, b] = peers as [Peer, Peer]
+  const contents = Array.from({ length: 3000 }, (_, n) => contentOf(1 + (n % 3000), n))
+  const bytes = contents.reduce((sum, content) => sum + content.length, 0)
+  for (const [n, content] of contents.entries()) a.write(`${n}.far`, content)
+  settle(world)
+  let lies = 0
+  world.tamper = message => {
+    if (message.type !== 'send' || message.header.type !== 'pack' || lies++ > 0) return
+    message.header.sizes[0] = -1
+    message.payload?.fill(0)
+  }
+  const before = world.delivered.length
+  const outcome = reader.ask('fetch', {})
+  until(world, () => outcome() !== undefined)
+  t.deepEqual(outcome(), { files: contents.length, bytes, problems: [], problemCount: 0 })
+  t.is(reader.state.cachedBytes, bytes)
+  t.true(reader.logged.includes('blob_invalid'))
+  const requests = asked(world, before, reader)
+  t.deepEqual([...new Set(requests.map(({ type }) => type))], ['fetch_blobs'])
+  t.true(requests.length < 20, `${requests.length} requests`)
+  const from = world.delivered.slice(before).filter(({ header }) => header.type === 'pack')
+  for (const peer of [a, b]) t.true(from.some(pack => pack.from === peer))
+  for (const peer of peers) disconnect(reader, peer)
+  const content = contents[2999] as Uint8Array
+  t.true(same(readNow(world, reader, blobOf(content), 0, content.length), content))
+})
+
+test('who reads a small file that is to come in a pack does not wait for the pack', t => {
+  const { world, peers, reader } = makeFar(1)
+  const [a] = peers as [Peer]
+  for (let n = 0; n < 50; n++) a.write(`${n}.far`, contentOf(1000 + n, n))
+  settle(world)
+  const fetched = reader.ask('fetch', {})
+  until(world, () => world.links.some(({ from, queue }) => from === reader && queue.length > 0))
+  const before = world.delivered.length
+  const content = contentOf(1007, 7)
+  const outcome = begin(reader, blobOf(content), 0, content.length)
+  until(world, () => outcome() !== null)
+  t.true(same(bytesOf(outcome()), content))
+  until(world, () => fetched() !== undefined)
+  t.like(fetched(), { files: 50, problemCount: 0 })
+  t.deepEqual(
+    asked(world, before, reader).map(header => [header.type, 'urgent' in header && header.urgent]),
+    [
+      ['fetch_blobs', false],
+      ['fetch_leaves', true],
+    ],
+  )
+})
+
+test('a pack that is not answered is asked of another, and who goes in the middle of one is replaced', t => {
+  const { world, peers, reader } = makeFar(2)
+  const [a, b] = peers as [Peer, Peer]
+  for (let n = 0; n < 100; n++) a.write(`${n}.far`, contentOf(1000 + n, n))
+  settle(world)
+  const first = reader.ask('fetch', {})
+  until(world, () => world.links.some(({ from, queue }) => from === reader && queue.length > 0))
+  disconnect(reader, a)
+  until(world, () => first() !== undefined)
+  t.like(first(), { files: 100, problemCount: 0 })
+  connect(reader, a)
+  for (let n = 0; n < 100; n++) a.write(`more-${n}.far`, contentOf(1000 + n, 1000 + n))
+  settle(world)
+  world.tamper = message => {
+    // Said to nobody.
+    if (message.type === 'send' && message.header.type === 'fetch_blobs') message.header.id += 1_000_000
+  }
+  const second = reader.ask('fetch', {})
+  until(world, () => world.links.some(({ from, queue }) => from === reader && queue.length > 0))
+  pass(world, 1000)
+  world.tamper = null
+  t.is(second(), undefined)
+  until(world, () => second() !== undefined)
+  t.like(second(), { files: 200, problemCount: 0 })
+  t.is(b.state.problems.length, 0)
+})
+
 test('fetch says what nobody gives', t => {
   const { world, peers, reader } = makeFar(1)
   const [a] = peers as [Peer]

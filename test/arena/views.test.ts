@@ -342,3 +342,45 @@ test('facts tell of a path what people may want to know', t => {
   t.deepEqual(facts('one').peers, [])
   t.is(facts('none') as unknown, 'ENODATA')
 })
+
+test('who reads the small files of a folder one after the other, in whatever order, has the others in advance; also in the next folder', t => {
+  const files: Record<string, string> = { 'one/below/deep': 'not read', alone: 'alone' }
+  for (const folder of ['one', 'two', 'three'])
+    for (let index = 0; index < 200; index++) files[`${folder}/${index}`] = `${folder} ${index}`
+  const { world, view } = partial(files)
+  const requests = () => world.delivered.filter(({ header }) => header.type.startsWith('fetch_')).length
+  const read = (path: string) => {
+    const file = view.look(path)
+    if (file === null) throw new Error(`${path} is not there`)
+    const { hash, size } = file
+    const answer = view.asking({ type: 'read', path: at(path), hash, size, offset: 0, length: size })
+    settle(world)
+    t.deepEqual(answer(), { is: new Uint8Array(Buffer.from(files[path] as string)) }, path)
+  }
+  // In an order that is not that of their names.
+  const before = requests()
+  for (let index = 0; index < 200; index++) read(`one/${(index * 37) % 200}`)
+  const first = requests() - before
+  t.true(first > 3 && first < 60, `${first} requests for 200 files`)
+  for (let index = 0; index < 200; index++) read(`two/${index}`)
+  const second = requests() - before - first
+  t.true(second < 15, `${second} requests for the next 200 files`)
+  // What is not read is not had in advance for ever: a few here and there bring no others.
+  const cached = requests()
+  for (const path of ['three/5', 'alone']) read(path)
+  t.true(requests() - cached <= 3)
+})
+
+test('two files of a folder bring no others', t => {
+  const files: Record<string, string> = {}
+  for (let index = 0; index < 50; index++) files[`folder/${index}`] = `content ${index}`
+  const { world, b, view } = partial(files)
+  let bytes = 0
+  for (const path of ['folder/7', 'folder/30', 'folder/7']) {
+    const { hash, size } = view.look(path) as UnrealFile
+    view.ask({ type: 'read', path: at(path), hash, size, offset: 0, length: size })
+    settle(world)
+    if (path !== 'folder/7' || bytes === 0) bytes += size
+  }
+  t.is(b.cache.bytes, bytes)
+})
