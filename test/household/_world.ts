@@ -6,6 +6,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
+import type { ExecutionContext } from 'ava'
 import { within } from '../_deadline.ts'
 import type { Cleaning } from '../_temp.ts'
 import { arenaName, Household, introduce } from '../system/_household.ts'
@@ -15,6 +16,7 @@ const DOCS = arenaName('docs')
 /** Folders of folders: `year-00/week-00/file-0`. */
 export const YEARS = 20
 const PER_FOLDER = 50
+const SAME_MS = 120_000
 const RANDOM_BYTES = 8 * 1024 * 1024
 
 export interface Size {
@@ -118,6 +120,12 @@ export async function shell(command: string, folder: string, out: string, limitM
   } finally {
     child.kill('SIGKILL')
   }
+}
+
+/** Asserts that programs find the same in these folders. Permissions other than the executable bit, and times of folders, are not synced. */
+export async function same(t: ExecutionContext, folder: string, ...others: string[]): Promise<void> {
+  for (const other of others)
+    t.is(await shell(`rsync -rlEnci --delete --exclude=/.realize ./ '${other}/'`, folder, '', SAME_MS), '', other)
 }
 
 export interface Figures {
