@@ -255,7 +255,10 @@ export type ViewQuestion =
   | { type: 'look'; path: EntryPath }
   /** Whether there are unreal files anywhere below, and whether they can be moved together now. */
   | { type: 'below'; folder: EntryPath }
-  /** Part of a content that was known at this path, wherever it is now. Answered with a Uint8Array; EHOSTUNREACH: no peer has it now. */
+  /**
+   * Part of a content that was known at this path, wherever it is now. Answered with the cache's file once all of the part is there, or else with
+   * a Uint8Array; EHOSTUNREACH: no peer has it now.
+   */
   | { type: 'read'; path: EntryPath; hash: BlobHash; size: number; offset: number; length: number }
   /** Where this content is cached wholly and verified, to be read there. Answered with CachedFile, or null: `read` it. */
   | { type: 'cached'; hash: BlobHash; size: number }
@@ -279,7 +282,7 @@ export interface ViewAnswers {
   list: UnrealNames
   look: UnrealFile | null
   below: 'none' | 'movable' | 'fixed'
-  read: Uint8Array
+  read: Uint8Array | CachedFile
   cached: CachedFile | null
   make_real: null
   seen: null

@@ -31,7 +31,7 @@ import { Pins } from './pins.ts'
 import { isUnshown } from './plan.ts'
 import { doubted } from './power-loss.ts'
 import { Questions } from './questions.ts'
-import { isReadId, type ReadOptions, type ReadOutcome, Reads } from './reads.ts'
+import { isReadId, type PlacedOutcome, type ReadOptions, type ReadOutcome, Reads } from './reads.ts'
 import { Server } from './serve.ts'
 import { Siblings } from './siblings.ts'
 import type { Entry } from './store.ts'
@@ -220,7 +220,7 @@ export class Arena {
       },
       placing: path => this.#apply.isPlacing(path) || this.#giveUp.isUnderWay(path),
       read: (path, file, offset, length, done) => {
-        const giveUp = this.read(file, offset, length, done)
+        const giveUp = this.#place(file, offset, length, done)
         if (offset === 0) this.#siblings.read(path, file)
         return giveUp
       },
@@ -708,6 +708,18 @@ export class Arena {
       return () => {}
     }
     const cancel = this.#reads.read(blob, offset, length, done, options)
+    this.#noteCached()
+    return cancel
+  }
+
+  /** The same for who can read the cache's files. */
+  #place(blob: Blob, offset: number, length: number, done: (outcome: PlacedOutcome) => void): () => void {
+    const bytes = this.#commands.fromFile(blob, offset, length)
+    if (bytes) {
+      done({ bytes })
+      return () => {}
+    }
+    const cancel = this.#reads.place(blob, offset, length, done)
     this.#noteCached()
     return cancel
   }

@@ -185,6 +185,28 @@ export class Cache {
     return null
   }
 
+  /** Whether a leaf is here, verified. */
+  holds(blob: Blob, leaf: number): boolean {
+    const cached = this.#find(blob)
+    if (!cached || !bit(this.#partOf(cached, groupOf(leaf)), leaf)) return false
+    return (
+      bit(this.#verifiedOf(cached, groupOf(leaf)), leaf) || this.part(blob, leaf, 0, leafBytes(blob, leaf)) !== null
+    )
+  }
+
+  /** The file with what is here of a blob. null: it was taken away, or cannot be opened by others. */
+  where(blob: Blob): CachedFile | null {
+    const cached = this.#find(blob)
+    if (!cached || cached.bytes === 0) return null
+    this.#used(cached)
+    try {
+      return this.#files.where(blob.hash)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return null
+    }
+  }
+
   /** Keeps a leaf that fits its hash. False: there is no room, or the disk refuses. */
   put(blob: Blob, leaf: number, bytes: Uint8Array): boolean {
     const cached = this.#find(blob) ?? this.#begin(blob)
@@ -246,15 +268,9 @@ export class Cache {
     let unverified = 0
     for (let leaf = 0; leaf < leafCount(blob.size); leaf++) {
       if (bit(this.#verifiedOf(cached, groupOf(leaf)), leaf)) continue
-      if (++unverified > WHOLE_STEP_LEAVES || this.part(blob, leaf, 0, leafBytes(blob, leaf)) === null) return null
+      if (++unverified > WHOLE_STEP_LEAVES || !this.holds(blob, leaf)) return null
     }
-    this.#used(cached)
-    try {
-      return this.#files.where(blob.hash)
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      return null
-    }
+    return this.where(blob)
   }
 
   // Trees

@@ -15,6 +15,7 @@ import {
   PACK_BYTES_TARGET,
   PACKED_BLOB_BYTES_MAX,
 } from '../../protocol/limits.ts'
+import type { CachedFile } from '../../protocol/ports.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import { leafCount } from '../hasher/merkle.ts'
 import { type Blob, type Cache, groupOf, leafBytes } from './cache.ts'
@@ -54,6 +55,8 @@ const READING_BYTES_MAX = 64 * 1024 * 1024
 const PASSING_LEAVES_MAX = 128
 
 export type ReadOutcome = { readonly bytes: Uint8Array } | { readonly failure: Failure }
+/** `cached`: all of it lies in this file of the cache, verified, at its place. */
+export type PlacedOutcome = ReadOutcome | { readonly cached: CachedFile }
 
 export interface ReadOptions {
   /** Bytes after the part that will be read next; absent: it is told from the reads before. */
@@ -65,11 +68,13 @@ interface Reader {
   readonly offset: number
   readonly end: number
   readonly options: ReadOptions
-  /** null: it has not begun. */
+  begun: boolean
+  /** null: it has not begun, or needs none as long as all of it goes to the cache. */
   bytes: Uint8Array | null
+  readonly inPlace: boolean
   /** Leaves of it that have not come. */
   readonly missing: Set<number>
-  readonly done: (outcome: ReadOutcome) => void
+  readonly done: (outcome: PlacedOutcome) => void
   /** It has been answered, or given up. */
   over: boolean
 }
@@ -165,6 +170,22 @@ export class Reads {
     done: (outcome: ReadOutcome) => void,
     options: ReadOptions = {},
   ): () => void {
+    return this.#read(blob, offset, length, done as (outcome: PlacedOutcome) => void, options, false)
+  }
+
+  /** The same where whoever asks can read the cache's files by himself: no bytes are moved if all of it is there. */
+  place(blob: Blob, offset: number, length: number, done: (outcome: PlacedOutcome) => void): () => void {
+    return this.#read(blob, offset, length, done, {}, true)
+  }
+
+  #read(
+    blob: Blob,
+    offset: number,
+    length: number,
+    done: (outcome: PlacedOutcome) => void,
+    options: ReadOptions,
+    inPlace: boolean,
+  ): () => void {
     const end = Math.min(blob.size, offset + length)
     if (end <= offset) {
       done({ bytes: new Uint8Array(0) })
@@ -175,7 +196,18 @@ export class Reads {
       return () => {}
     }
     const reading = this.#readingOf(blob)
-    const reader: Reader = { reading, offset, end, options, bytes: null, missing: new Set(), done, over: false }
+    const reader: Reader = {
+      reading,
+      offset,
+      end,
+      options,
+      begun: false,
+      bytes: null,
+      inPlace,
+      missing: new Set(),
+      done,
+      over: false,
+    }
     reading.readers.add(reader)
     this.#waiting.add(reader)
     this.step()
@@ -318,7 +350,7 @@ export class Reads {
   #again = false
   readonly #answers: (() => void)[] = []
 
-  #answer(reader: Reader, outcome: ReadOutcome): void {
+  #answer(reader: Reader, outcome: PlacedOutcome): void {
     this.#dismiss(reader)
     this.#answers.push(() => {
       if (!reader.over) reader.done(outcome)
@@ -364,17 +396,34 @@ export class Reads {
       this.#waiting.delete(reader)
       this.#readers++
       this.#readingBytes += bytes
-      reader.bytes = new Uint8Array(bytes)
-      const { blob } = reader.reading
-      const last = Math.ceil(reader.end / LEAF_BYTES)
-      for (let leaf = Math.floor(reader.offset / LEAF_BYTES); leaf < last; leaf++) {
-        const { from, to } = overlap(reader, leaf)
-        const bytes = this.#local(blob, leaf, from - leaf * LEAF_BYTES, to - leaf * LEAF_BYTES)
-        if (bytes) reader.bytes.set(bytes, from - reader.offset)
-        else reader.missing.add(leaf)
-      }
+      reader.begun = true
+      if (reader.inPlace) this.#look(reader)
+      else this.#gather(reader)
       this.#wantAhead(reader)
       this.#answerIfDone(reader)
+    }
+  }
+
+  /** Notes what is missing; for want of room in the cache some of it may have to be taken from elsewhere. */
+  #look(reader: Reader): void {
+    const { blob } = reader.reading
+    for (const leaf of leavesOf(reader)) {
+      if (this.#cache.holds(blob, leaf)) continue
+      if (this.#passing.has(`${keyOf(blob)}:${leaf}`)) return this.#gather(reader)
+      reader.missing.add(leaf)
+    }
+  }
+
+  /** Takes what is here, and notes what is missing. */
+  #gather(reader: Reader): void {
+    const { blob } = reader.reading
+    reader.bytes = new Uint8Array(reader.end - reader.offset)
+    reader.missing.clear()
+    for (const leaf of leavesOf(reader)) {
+      const { from, to } = overlap(reader, leaf)
+      const bytes = this.#local(blob, leaf, from - leaf * LEAF_BYTES, to - leaf * LEAF_BYTES)
+      if (bytes) reader.bytes.set(bytes, from - reader.offset)
+      else reader.missing.add(leaf)
     }
   }
 
@@ -388,9 +437,22 @@ export class Reads {
   }
 
   #answerIfDone(reader: Reader): void {
-    const { bytes } = reader
-    if (bytes === null || reader.missing.size > 0) return
-    this.#answer(reader, { bytes })
+    if (!reader.begun || reader.missing.size > 0) return
+    if (reader.bytes === null) {
+      const cached = this.#placeOf(reader)
+      if (cached) return this.#answer(reader, { cached })
+      // Taken away meanwhile, or it is no file that others can open.
+      this.#gather(reader)
+      this.#again = true
+    }
+    if (reader.bytes !== null && reader.missing.size === 0) this.#answer(reader, { bytes: reader.bytes })
+  }
+
+  /** The cache's file, if all that is wanted is in it. */
+  #placeOf(reader: Reader): CachedFile | null {
+    const { blob } = reader.reading
+    const file = this.#cache.where(blob)
+    return file && [...leavesOf(reader)].every(leaf => this.#cache.holds(blob, leaf)) ? file : null
   }
 
   #dismiss(reader: Reader): void {
@@ -742,7 +804,9 @@ export class Reads {
     const ahead = reading.ahead.delete(leaf)
     if (!kept && ahead) this.#pass(blob, leaf, bytes)
     for (const reader of [...reading.readers]) {
-      if (!reader.missing.delete(leaf)) continue
+      if (!reader.missing.has(leaf)) continue
+      if (reader.bytes === null && !kept) this.#gather(reader)
+      reader.missing.delete(leaf)
       const { from, to } = overlap(reader, leaf)
       reader.bytes?.set(bytes.subarray(from - leaf * LEAF_BYTES, to - leaf * LEAF_BYTES), from - reader.offset)
       this.#answerIfDone(reader)
@@ -847,6 +911,10 @@ function isSmall({ size }: Blob): boolean {
 /** What a blob counts among those that are fetched whole at once. */
 export function weightOf(blob: Blob): number {
   return isSmall(blob) ? 1 : BIG_WEIGHT
+}
+
+function* leavesOf({ offset, end }: Reader): Iterable<number> {
+  for (let leaf = Math.floor(offset / LEAF_BYTES); leaf < Math.ceil(end / LEAF_BYTES); leaf++) yield leaf
 }
 
 /** The bytes of a leaf that a reader wants, as offsets in the blob. */

@@ -6,7 +6,7 @@
  * is known, where one that is found on the disk is based on what the disk showed (R1). So a deletion through a view is one, and
  * a file that is merely missing on the disk is none.
  */
-import type { ErrorCode, Failure } from '../../protocol/error.ts'
+import type { ErrorCode } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { joinPath, parentOf, pathFault } from '../../protocol/path.ts'
 import type {
@@ -26,6 +26,7 @@ import { isIgnoreFile } from './ignore-rules.ts'
 import type { LocalChanges } from './local.ts'
 import { lastBelow } from './order.ts'
 import { isUnshown } from './plan.ts'
+import type { PlacedOutcome } from './reads.ts'
 import type { Entry, Writer } from './store.ts'
 import { type Content, changeVersion, type FileContent, living, type Version, versionTag } from './version.ts'
 
@@ -64,8 +65,6 @@ class Refusal extends Error {
   }
 }
 
-export type ReadAnswer = { readonly bytes: Uint8Array } | { readonly failure: Failure }
-
 export interface ViewEvents {
   announced(): void
   /** Whether the disk is looked at and changed: the arena is neither paused nor stopped. */
@@ -74,13 +73,13 @@ export interface ViewEvents {
   changed(paths: readonly EntryPath[]): void
   /** Whether a step of ours at this path is under way, which must come to its end first. */
   placing(path: EntryPath): boolean
-  /** Reads a part of the content of the file at a path; returns how to give up. */
+  /** Has a part of the content of the file at a path in the cache, or reads it; returns how to give up. */
   read(
     path: EntryPath,
     file: { hash: BlobHash; size: number },
     offset: number,
     length: number,
-    done: (answer: ReadAnswer) => void,
+    done: (answer: PlacedOutcome) => void,
   ): () => void
   /** A file is wanted as a real one, whatever its mark; until it is not. */
   want(path: EntryPath, wanted: boolean): void
@@ -414,6 +413,7 @@ export class Views {
         const { code, message } = answer.failure
         return desk.say({ type: 'failed', id, code: READ_ERRNO[code] ?? 'EIO', message })
       }
+      if ('cached' in answer) return desk.say({ type: 'answer', id, result: answer.cached })
       const { bytes } = answer
       const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : Uint8Array.from(bytes)
       desk.say({ type: 'answer', id, result: own }, [own.buffer as ArrayBuffer])

@@ -16,6 +16,7 @@ import { FolderSource } from './folder-source.ts'
 import type { Attributes, Space } from './fuse-reply.ts'
 import { Identities } from './identities.ts'
 import { closeKept, kept } from './kept.ts'
+import { PartialCopy } from './partial-copy.ts'
 import { ReadAhead } from './read-ahead.ts'
 import { UnrealFiles } from './unreal-files.ts'
 import {
@@ -240,19 +241,26 @@ export class ArenaFolder {
       closed()
       throw error
     }
-    const reader = this.#ahead.open(size, (offset, length, signal) =>
-      this.#ask({ type: 'read', path: at, hash, size, offset, length }, signal),
+    const copy = new PartialCopy()
+    const reader = this.#ahead.open(size, async (offset, length, signal) =>
+      copy.part(offset, await this.#ask({ type: 'read', path: at, hash, size, offset, length }, signal)),
     )
     return {
       entry,
       descriptor: null,
       look,
-      read: (offset, length, signal) => {
-        const wanted = Math.max(0, Math.min(length, size - offset))
-        return wanted === 0 ? new Uint8Array(0) : reader.read(offset, wanted, signal)
+      readNow: (offset, into) => {
+        const bytes = into.subarray(0, Math.max(0, size - offset))
+        return bytes.length === 0 || reader.readNow(offset, bytes) ? bytes.length : null
+      },
+      read: async (offset, length, signal) => {
+        const bytes = new Uint8Array(Math.max(0, Math.min(length, size - offset)))
+        if (bytes.length > 0) await reader.read(offset, bytes, signal)
+        return bytes
       },
       close: () => {
         reader.close()
+        copy.close()
         closed()
       },
     }

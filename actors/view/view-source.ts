@@ -68,6 +68,11 @@ export interface OpenFile extends OpenNode {
    */
   read?(offset: number, length: number, signal: AbortSignal): Answer<Uint8Array>
   /**
+   * The same if it is there already and can be had without waiting: into the beginning of `into`, as much of it as the file has. How many
+   * bytes; null: `read` it. Asked first, if it is there.
+   */
+  readNow?(offset: number, into: Uint8Array): number | null
+  /**
    * The descriptor is a copy of an unreal file's content, only to be read: by the view, and not by the kernel past it, for who
    * has it open goes on with the real file once there is one.
    */

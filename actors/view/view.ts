@@ -18,7 +18,9 @@ import {
   OPEN_KEEP_CACHE,
   OPEN_KILL_SUIDGID,
   OPEN_PASSTHROUGH,
+  OUT_HEADER_BYTES,
   SET,
+  TRANSFER_BYTES_MAX,
   WRITE_KILL_SUIDGID,
 } from './fuse-protocol.ts'
 import {
@@ -37,6 +39,7 @@ import {
   replyError,
   sizeBody,
   statfsBody,
+  writeReplyHeader,
 } from './fuse-reply.ts'
 import { type Name, type Operation, type Request, readRequest } from './fuse-request.ts'
 import { closeKept, kept } from './kept.ts'
@@ -94,6 +97,7 @@ export interface ViewLimits {
 
 /** Where a view's words go, and what it cannot know by itself. */
 export interface ViewOutlet {
+  /** Not to be kept: its memory is used again. */
   reply(bytes: Uint8Array): void
   /**
    * A notification. Not to be written from the thread that answers: the kernel takes a folder's lock for it, which a request
@@ -170,6 +174,8 @@ export class View {
   #stopped = false
   #nextHandle = VIRTUAL_HANDLE
   readonly #unsubscribe: () => void
+  /** A reply with content that was there. */
+  readonly #content = new Uint8Array(OUT_HEADER_BYTES + TRANSFER_BYTES_MAX)
   /** Root may write to set-user-id files without losing the bits; for others the kernel below clears them. */
   readonly #clearsIds = process.geteuid?.() === 0
 
@@ -237,6 +243,7 @@ export class View {
   /** Answers one request, whatever happens: without an answer the program would hang. */
   async #serve(request: Request): Promise<void> {
     try {
+      if (request.op === 'READ' && this.#readNow(request)) return
       const body = await (request.op === 'READ' || request.op === 'OPEN' ? this.#wait(request) : this.#answer(request))
       this.#outlet.reply(reply(request.unique, body))
     } catch (error) {
@@ -643,6 +650,19 @@ export class View {
       handle.busy--
       if (handle.released && handle.busy === 0) closeAll(handle)
     }
+  }
+
+  /** Answers a read of what is there already, from memory that is used again: others wait for the next. */
+  #readNow({ unique, fh, offset, size }: Operation<'READ'>): boolean {
+    const handle = this.#handles.get(fh)
+    if (handle?.kind !== 'file' || handle.file.descriptor !== null || handle.file.readNow === undefined) return false
+    const length = Math.min(size, TRANSFER_BYTES_MAX)
+    const count = handle.file.readNow(offset, this.#content.subarray(OUT_HEADER_BYTES, OUT_HEADER_BYTES + length))
+    if (count === null) return false
+    this.#earlyInterrupts.delete(unique)
+    writeReplyHeader(this.#content, unique, OUT_HEADER_BYTES + count)
+    this.#outlet.reply(this.#content.subarray(0, OUT_HEADER_BYTES + count))
+    return true
   }
 
   #read({ fh, offset, size }: Operation<'READ'>, signal: AbortSignal): Promise<Uint8Array> {
