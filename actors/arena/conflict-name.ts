@@ -4,6 +4,7 @@ import { NAME_BYTES_MAX, PATH_BYTES_MAX } from '../../protocol/limits.ts'
 import { joinPath, nameOf, parentOf } from '../../protocol/path.ts'
 import type { Version } from './version.ts'
 
+const MARK = '.conflict-'
 const MARK_AT_END = /.\.conflict-\d{8}-\d{6}-[A-Z2-7]{7}(?:-[0-9a-f]{8})?$/s
 const PATTERN = /^(.+)\.conflict-(\d{8}-\d{6})-([A-Z2-7]{7})(?:-([0-9a-f]{8}))?(\.[^.]*)?$/s
 
@@ -38,7 +39,8 @@ function bytesLeft(folder: EntryPath | undefined): number {
 
 /** The path that a conflict copy's name speaks of, or undefined if it is no such name. */
 export function conflictOrigin(path: EntryPath): { path: EntryPath; author: string } | undefined {
-  const match = PATTERN.exec(nameOf(path))
+  // Asked with each change of each entry: nearly none has such a name.
+  const match = path.includes(MARK) ? PATTERN.exec(nameOf(path)) : null
   if (!match) return undefined
   return { path: joinPath(parentOf(path), `${match[1]}${match[5] ?? ''}`), author: match[3] as string }
 }

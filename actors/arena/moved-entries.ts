@@ -83,7 +83,8 @@ function contentOf(version: Version | null | undefined, vector: Version['vector'
 
 /** FNV-1a of all that is left out, 8 hex digits. */
 function tagOf({ hash, size, mtimeNs, exec }: FileContent): string {
+  const text = `${hash} ${size} ${mtimeNs} ${exec}`
   let sum = 2166136261
-  for (const byte of Buffer.from(`${hash} ${size} ${mtimeNs} ${exec}`)) sum = Math.imul(sum ^ byte, 16777619) >>> 0
-  return sum.toString(16).padStart(8, '0')
+  for (let at = 0; at < text.length; at++) sum = Math.imul(sum ^ text.charCodeAt(at), 16777619)
+  return (sum >>> 0).toString(16).padStart(8, '0')
 }

@@ -4,9 +4,10 @@
  */
 import type { Mark } from '../../protocol/control.ts'
 import type { BlobHash, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
-import type { HistoryEvent } from '../../protocol/status.ts'
 import { packEntry, packIntent, packKept, unpackEntry, unpackIntent, unpackKept } from './codec.ts'
 import { conflictOrigin } from './conflict-name.ts'
+import { openHashIndex } from './hash-index.ts'
+import { openHistoryRows } from './history-rows.ts'
 import { MARKS_MAX } from './marks.ts'
 import { BUCKETS, DIGEST_BYTES, type Digest, entryDigest, sameDigest, toggle } from './merkle-set.ts'
 import { compareTree } from './order.ts'
@@ -24,16 +25,12 @@ import type {
   Writer,
 } from './store.ts'
 import type { Row, Tables } from './tables.ts'
+import { endOfSubtree, numberKey, pathOf, successor, successorOfPrefix, treeKey } from './tree-keys.ts'
 import { living, type Version } from './version.ts'
 
-/** History events kept; older ones are dropped. */
-const HISTORY_MAX = 100_000
 const STATE = Buffer.from('state')
 const BUCKET_KEY = Buffer.from('buckets')
 const SESSIONS_KEY = Buffer.from('sessions')
-/** Says in which form the index by hash is. */
-const INDEX_KEY = Buffer.from('index')
-const INDEX_FORM = 2
 /** Entries at hand, in two generations of so many: those of a batch are asked for again and again until it is done. */
 const AT_HAND_MAX = 4096
 
@@ -56,6 +53,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
   let atHand = new Map<EntryPath, Entry | null>()
   let atHandBefore = new Map<EntryPath, Entry | null>()
   const intents = openIntents(tables)
+  const hashes = openHashIndex(tables)
+  const history = openHistoryRows(tables)
   let watcher: ((entries: readonly Entry[]) => void) | null = null
   /** What a transaction has written, for whoever watches. */
   let written = new Map<EntryPath, Entry>()
@@ -68,6 +67,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       tables.transact(() => {
         change(makeWriter(next, before.buckets))
         intents.write()
+        hashes.write()
+        history.write()
         const { buckets, sessions, ...rest } = next
         tables.put('state', STATE, rest)
         if (buckets !== before.buckets) tables.put('state', BUCKET_KEY, buckets)
@@ -79,6 +80,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       atHand.clear()
       atHandBefore.clear()
       intents.load()
+      hashes.forget()
+      history.forget()
       throw error
     } finally {
       draft = null
@@ -156,8 +159,7 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       },
       addHistory(event) {
         const number = ++next.historyNumber
-        tables.put('history', numberKey(number), event)
-        if (number > HISTORY_MAX) tables.remove('history', numberKey(number - HISTORY_MAX))
+        history.add(number, event)
         return { ...event, number }
       },
     }
@@ -167,8 +169,8 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     const oldHash = fileHash(before)
     const newHash = fileHash(entry)
     if (oldHash !== newHash) {
-      if (oldHash) removeHash(tables, oldHash, path)
-      if (newHash) addHash(tables, newHash, path)
+      if (oldHash) hashes.remove(oldHash, path)
+      if (newHash) hashes.add(newHash, path)
     }
     const oldUnreal = unrealHash(before)
     const newUnreal = unrealHash(entry)
@@ -223,13 +225,7 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
       }
       return entries
     },
-    withHash(hash, limit) {
-      const key = Buffer.from(hash, 'hex')
-      const first = tables.get('hashes', key) as FirstPath | undefined
-      if (first === undefined || limit < 1) return []
-      const [path, others] = first
-      return others ? [path, ...otherPaths(tables, key, limit - 1)] : [path]
-    },
+    withHash: (hash, limit) => hashes.paths(hash, limit),
     pendingPage(after, limit) {
       const rows = tables.range('pending', after ? successor(treeKey(after)) : null, null, limit)
       return rows.map(row => row.value as EntryPath)
@@ -272,11 +268,7 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
         .range('marks', null, null, MARKS_MAX)
         .map(row => [pathOf(row.key), row.value as Mark] as [EntryPath, Mark]),
     conflicts: limit => tables.range('conflicts', null, null, limit).map(row => row.value as EntryPath),
-    history(before, limit) {
-      return tables
-        .range('history', null, numberKey(before), limit, true)
-        .map(row => ({ ...(row.value as Omit<HistoryEvent, 'number'>), number: Number(row.key.readBigUInt64BE()) }))
-    },
+    history: (before, limit) => history.read(before, limit),
     transact,
     watch(listener) {
       watcher = listener
@@ -285,7 +277,6 @@ export function openStore({ tables, digest, newReplica, newSession, boot }: Stor
     close: () => tables.close(),
   }
 
-  if (tables.get('state', INDEX_KEY) !== INDEX_FORM) tables.transact(() => indexAnew(tables))
   const token = newSession()
   transact(writer =>
     writer.setState({
@@ -371,82 +362,9 @@ function toEntry(row: Row): Entry {
   return unpackEntry(pathOf(row.key), row.value)
 }
 
-// Keys: a path with NUL for `/`, so that a folder's entries follow it directly and byte order is tree order.
-
-export function treeKey(path: EntryPath): Buffer {
-  return Buffer.from(path.replaceAll('/', '\0'))
-}
-
 function leaseKey({ peer, path }: StoredLease): Buffer {
   return Buffer.concat([Buffer.from(`${peer ?? ''}\0`), treeKey(path)])
 }
-
-function pathOf(key: Buffer): EntryPath {
-  return key.toString().replaceAll('\0', '/') as EntryPath
-}
-
-function successor(key: Buffer): Buffer {
-  return Buffer.concat([key, Buffer.of(0)])
-}
-
-function endOfSubtree(path: EntryPath): Buffer {
-  return Buffer.concat([treeKey(path), Buffer.of(1)])
-}
-
-function successorOfPrefix(prefix: Buffer): Buffer {
-  return Buffer.concat([prefix, Buffer.alloc(1, 0xff)])
-}
-
-function numberKey(number: number): Buffer {
-  const key = Buffer.allocUnsafe(8)
-  key.writeBigUInt64BE(BigInt(Math.min(number, Number.MAX_SAFE_INTEGER)))
-  return key
-}
-
-// The index by hash: nearly every content has one path, found by the hash alone. Others have rows of their own, by hash and path.
-
-/** The path under a hash, and whether there may be others. */
-type FirstPath = [EntryPath, boolean]
-
-function otherPaths(tables: Tables, hash: Buffer, limit: number): EntryPath[] {
-  return tables.range('hashes', successor(hash), successorOfPrefix(hash), limit).map(row => row.value as EntryPath)
-}
-
-function addHash(tables: Tables, hash: BlobHash, path: EntryPath): void {
-  const key = Buffer.from(hash, 'hex')
-  const first = tables.get('hashes', key) as FirstPath | undefined
-  if (first === undefined) return tables.put('hashes', key, [path, false] satisfies FirstPath)
-  if (first[0] === path) return
-  if (!first[1]) tables.put('hashes', key, [first[0], true] satisfies FirstPath)
-  tables.put('hashes', Buffer.concat([key, treeKey(path)]), path)
-}
-
-function removeHash(tables: Tables, hash: BlobHash, path: EntryPath): void {
-  const key = Buffer.from(hash, 'hex')
-  const first = tables.get('hashes', key) as FirstPath | undefined
-  if (first?.[0] !== path) return tables.remove('hashes', Buffer.concat([key, treeKey(path)]))
-  const next = first[1] ? otherPaths(tables, key, 1)[0] : undefined
-  if (next === undefined) return tables.remove('hashes', key)
-  tables.remove('hashes', Buffer.concat([key, treeKey(next)]))
-  tables.put('hashes', key, [next, true] satisfies FirstPath)
-}
-
-/** A store of an earlier version has a row by hash and path for each path. */
-function indexAnew(tables: Tables): void {
-  for (let after: Buffer | null = null; ; ) {
-    const rows: Row[] = tables.range('hashes', after && successor(after), null, 1000)
-    for (const { key, value } of rows) {
-      const hash = key.subarray(0, HASH_BYTES)
-      if (key.length === HASH_BYTES) continue
-      tables.remove('hashes', key)
-      addHash(tables, hash.toString('hex') as BlobHash, value as EntryPath)
-    }
-    if (rows.length < 1000) break
-    after = (rows.at(-1) as Row).key
-  }
-  tables.put('state', INDEX_KEY, INDEX_FORM)
-}
-const HASH_BYTES = 32
 
 // Intents: those of one transaction are one row, which goes with the last of them.
 

@@ -207,8 +207,9 @@ export function sameVersion(a: Version, b: Version): boolean {
  */
 export function versionTag({ vector }: Version): string {
   let sum = 2166136261
-  for (const byte of Buffer.from(JSON.stringify(vector))) sum = Math.imul(sum ^ byte, 16777619) >>> 0
-  return sum.toString(16).padStart(8, '0')
+  const text = JSON.stringify(vector)
+  for (let at = 0; at < text.length; at++) sum = Math.imul(sum ^ text.charCodeAt(at), 16777619)
+  return (sum >>> 0).toString(16).padStart(8, '0')
 }
 
 export interface LocalChange {

@@ -393,6 +393,60 @@ export function acceptStore(kind: string, makeRig: () => StoreRig): void {
     t.deepEqual(store.history(2, 10), [{ ...event('a'), number: 1 }])
   })
 
+  accept('history of several transactions is read from any number on, within a transaction as well', (t, store) => {
+    const numbers = (before: number, limit: number) => store.history(before, limit).map(row => row.number)
+    store.transact(writer => {
+      for (const at of ['a', 'b', 'c', 'd']) writer.addHistory({ ...event(at), size: 7 })
+    })
+    store.transact(writer => {
+      writer.addHistory({ ...event('e'), other: path('x') })
+      t.deepEqual(numbers(100, 3), [5, 4, 3])
+    })
+    t.deepEqual(numbers(4, 2), [3, 2])
+    t.deepEqual(numbers(6, 100), [5, 4, 3, 2, 1])
+    t.deepEqual(numbers(1, 100), [])
+    t.deepEqual(store.history(6, 2), [
+      { ...event('e'), other: path('x'), number: 5 },
+      { ...event('d'), size: 7, number: 4 },
+    ])
+    t.throws(() =>
+      store.transact(writer => {
+        writer.addHistory(event('f'))
+        throw new Error('broken off')
+      }),
+    )
+    t.deepEqual(numbers(100, 1), [5])
+  })
+
+  accept('a content is found at all of its paths, however many, while some of them come and go', (t, store) => {
+    const paths = Array.from({ length: 12 }, (_, number) => `p${String(number).padStart(2, '0')}`)
+    const content = one.content.type === 'file' ? one.content.hash : hash('a')
+    const expected = new Set<string>()
+    const check = (limit: number) => {
+      const found = store.withHash(content, limit)
+      t.is(found.length, Math.min(limit, expected.size))
+      t.is(new Set(found).size, found.length)
+      t.true(found.every(at => expected.has(at)))
+    }
+    for (const order of [paths, paths.toReversed(), [...paths.slice(5), ...paths.slice(0, 5)]]) {
+      for (const at of order) {
+        store.transact(writer => {
+          writer.putEntry(makeEntry(at, one), true)
+          expected.add(at)
+          check(100)
+        })
+        check(3)
+      }
+      for (const at of [...order.slice(2), ...order.slice(0, 2)]) {
+        put(store, true, makeEntry(at, deleted))
+        expected.delete(at)
+        check(100)
+        check(5)
+      }
+    }
+    assertDerived(t, store)
+  })
+
   accept('leaf hashes are found by the blob’s name', (t, store) => {
     const leaves = new Uint8Array(96).fill(7)
     store.transact(writer => writer.putLeaves(hash('a'), leaves))

@@ -31,6 +31,22 @@ const entriesArbitrary = fc
     paths.map((at, index) => [at, version(file('abcdef'[index % 6] as string), { 1: index + 1 }, 1)] as const),
   )
 
+test('the digest of an entry is that of its path, type, content, vector and g as JSON', t => {
+  const link: Version = version({ type: 'symlink', target: 'a "b"\n\\' }, { 1: 2 ** 40 }, 0.5)
+  const cases: [string, Version, unknown[]][] = [
+    ['a "quoted"\n\u0001é\\', base, []],
+    ['link', link, ['a "b"\n\\']],
+    ['folder', version({ type: 'dir' }, { 1: 1 }, 2 ** 51), []],
+  ]
+  for (const [at, known, what] of cases) {
+    const { content, vector, g } = known
+    const said =
+      content.type === 'file' ? [content.hash, content.size, content.exec ? 1 : 0, `${content.mtimeNs}`] : what
+    const json = JSON.stringify([at, content.type, said, vector, g])
+    t.deepEqual(entryDigest(path(at), known, digest), digest(Buffer.from(json)))
+  }
+})
+
 test('the root does not depend on the order of entries', t => {
   fc.assert(fc.property(entriesArbitrary, entries => rootOf(entries) === rootOf(entries.toReversed())))
   t.pass()

@@ -1,7 +1,7 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { compareNames, compareTree, isBelow } from '../../actors/arena/order.ts'
-import { treeKey } from '../../actors/arena/store-tables.ts'
+import { treeKey } from '../../actors/arena/tree-keys.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 
 const path = (text: string) => text as EntryPath
