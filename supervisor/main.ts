@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, readFileSync } from 'node:fs'
 import { homedir, hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { Command, Option } from 'commander'
+import { boundHeaps } from '../actors/relief.ts'
 import { SyncError } from '../protocol/error.ts'
 import { systemClock } from './clock.ts'
 import { answer } from './commands.ts'
@@ -54,6 +55,7 @@ process.on('unhandledRejection', error => {
   log.write('actor_failed', { actor: 'supervisor', reason: stackOf(error) })
 })
 
+boundHeaps()
 try {
   await run()
 } catch (error) {

@@ -257,6 +257,7 @@ export class LocalChanges {
 
   /** One slice of work. Throws DiskError if the root itself cannot be read. */
   step(): void {
+    this.#goneFolders.clear()
     if (this.#touched.size > 0) this.#context.disk.together(() => this.#lookAtTouched())
     if (this.#rescanAsked && !this.#walks.some(item => item.full)) {
       this.#rescanAsked = false
@@ -677,7 +678,7 @@ export class LocalChanges {
     this.#foundFile(path, stat, moved.hash, null, moved)
     this.#foundMoved = true
     if (!moved.untouched) this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
-    if (this.#stat(moved.path) !== null) return
+    if (!this.#isGone(moved.path)) return
     this.#missing.delete(moved.path)
     this.#makeReady({
       path: moved.path,
@@ -687,6 +688,16 @@ export class LocalChanges {
       to: path,
     })
   }
+
+  /** Nothing can be in a folder that is not there: of one with many files that is asked once in a step. */
+  #isGone(path: EntryPath): boolean {
+    const folder = parentOf(path)
+    if (folder !== undefined && !this.#goneFolders.has(folder) && this.#stat(folder) === null)
+      this.#goneFolders.add(folder)
+    return (folder !== undefined && this.#goneFolders.has(folder)) || this.#stat(path) === null
+  }
+  /** Folders that were not there when that was asked in this step. */
+  readonly #goneFolders = new Set<EntryPath>()
 
   // Hashing
 

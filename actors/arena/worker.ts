@@ -3,7 +3,7 @@
  * again when a root that went has come back; until then it says why.
  */
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, realpathSync } from 'node:fs'
 import { join } from 'node:path'
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import { SyncError, toFailure } from '../../protocol/error.ts'
@@ -19,7 +19,7 @@ import type {
 } from '../../protocol/ports.ts'
 import { type DescriptorTable, noteDescriptor } from '../descriptors.ts'
 import { engine } from '../hasher/engine.ts'
-import { collectGarbage } from '../relief.ts'
+import { collectGarbage, releaseStoreMap } from '../relief.ts'
 import { enter, leave } from '../write-gate.ts'
 import { Arena } from './arena.ts'
 import { Cache } from './cache.ts'
@@ -40,6 +40,8 @@ import type { ViewDesk } from './views.ts'
 const ROOT_RETRY_MS = 1_000
 /** How long nothing must have been done before memory is given back. */
 const RESTED_MS = 4_000
+/** While something is done, what is mapped of the store is given back this often. */
+const RELEASE_MS = 1_000
 /** Domain of digests that are no part of a Merkle tree of content. */
 const DIGEST_PREFIX = 0x10
 
@@ -104,6 +106,7 @@ function carryOn(): void {
   if (!arena) return
   if (arena.busy) {
     stir()
+    releaseStore()
     turn ??= setImmediate(() => {
       turn = null
       arena?.tick()
@@ -129,6 +132,17 @@ function stir(): void {
   rest?.refresh()
   rest ??= setTimeout(rested, RESTED_MS)
 }
+
+/** A burst that touches entries here and there would make all of the store resident. */
+function releaseStore(): void {
+  const nowMs = clock.nowMs()
+  if (nowMs - releasedMs < RELEASE_MS) return
+  releasedMs = nowMs
+  storeFile ??= join(realpathSync(settings.storePath), 'index', 'data.mdb')
+  releaseStoreMap(storeFile)
+}
+let releasedMs = 0
+let storeFile: string | null = null
 
 /** A burst is over: what it left in memory is given back. */
 function rested(): void {
