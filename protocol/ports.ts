@@ -206,7 +206,10 @@ export type ToPeer =
   | { type: 'taken'; count: number }
 
 export type FromPeer =
-  /** A message of the arena, form checked. `leaves` messages of a `download` do not appear here. */
+  /**
+   * A message of the arena, form checked. `leaves` messages of a `download` do not appear here. A payload in shared memory is lent: until
+   * the arena has dealt with the message.
+   */
   | { type: 'wire'; header: ArenaWireMessage; payload?: Uint8Array }
   | { type: 'stored'; id: number; from: number; count: number }
   | { type: 'downloaded'; id: number }

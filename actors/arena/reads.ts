@@ -105,7 +105,7 @@ interface Reading {
   /** Who has a part of it, and so gives no hashes. */
   readonly refusedTree: Set<PeerId>
   readonly single: Set<number>
-  /** Came before their hash. */
+  /** Came before their hash. Copies: what a message brings is lent. */
   readonly early: Map<number, { readonly peer: PeerId; readonly bytes: Uint8Array }>
 }
 
@@ -762,7 +762,7 @@ export class Reads {
       const fits = this.#cache.fits(reading.blob, leaf, bytes)
       if (fits === true) this.#arrived(reading, peer, leaf, bytes)
       else if (fits === false) this.#invalid(reading, peer)
-      else if (this.#treeComes(reading, leaf)) reading.early.set(leaf, { peer, bytes })
+      else if (this.#treeComes(reading, leaf)) reading.early.set(leaf, { peer, bytes: Uint8Array.from(bytes) })
     }
     if (from + leaves >= request.from + request.count) this.#ended(id)
     this.#heardFrom(peer)

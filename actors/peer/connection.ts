@@ -17,7 +17,7 @@ import { type WireMessage, wire } from '../../protocol/wire.ts'
 import { closeDescriptor, type DescriptorTable, forgetDescriptor } from '../descriptors.ts'
 import { Bucket } from './bucket.ts'
 import { deflateFrame, inflateFrame, LinkSpeed, saysMoves } from './deflate.ts'
-import { giveBuffer, MESSAGE_BYTES, takeBuffer } from './message-buffers.ts'
+import { giveBuffer, isMessageBuffer, MESSAGE_BYTES, takeBuffer } from './message-buffers.ts'
 import { Outbox } from './outbox.ts'
 import * as machine from './peer.ts'
 import { Download, Upload } from './transfer.ts'
@@ -73,8 +73,8 @@ interface Receiving {
 /** An arena that this connection carries. */
 interface Attached {
   port: MessagePort
-  /** Bytes of each message that it was sent and has not dealt with yet, oldest first. */
-  untaken: number[]
+  /** Each message that it was sent and has not dealt with yet, oldest first: its bytes, and what it was lent. */
+  untaken: { bytes: number; lent: Uint8Array | null }[]
 }
 
 export class Connection {
@@ -407,9 +407,10 @@ export class Connection {
     const attached = this.#ports.get(arena)
     if (!attached) return
     try {
-      attached.port.postMessage(message, payload ? [payload.buffer as ArrayBuffer] : [])
+      const lent = payload && isMessageBuffer(payload) ? payload : null
+      attached.port.postMessage(message, payload && !lent ? [payload.buffer as ArrayBuffer] : [])
       if (message.type !== 'wire') return
-      attached.untaken.push(this.#frameBytes)
+      attached.untaken.push({ bytes: this.#frameBytes, lent })
       this.#wait(1, this.#frameBytes)
     } catch (error) {
       // A header can be nested too deep to be passed on, in fields that we do not know.
@@ -439,16 +440,19 @@ export class Connection {
         return
       case 'refuse':
         throw new SyncError(message.failure.code, message.failure.message)
-      case 'taken':
-        this.#took(this.#ports.get(arena)?.untaken.splice(0, message.count))
+      case 'taken': {
+        const taken = this.#ports.get(arena)?.untaken.splice(0, message.count)
+        for (const { lent } of taken ?? []) if (lent) giveBuffer(lent)
+        this.#took(taken)
         return
+      }
       default:
         message satisfies never
     }
   }
 
-  #took(untaken: number[] = []): void {
-    this.#wait(-untaken.length, -untaken.reduce((sum, bytes) => sum + bytes, 0))
+  #took(untaken: Attached['untaken'] = []): void {
+    this.#wait(-untaken.length, -untaken.reduce((sum, { bytes }) => sum + bytes, 0))
   }
 
   #detach(arena: ArenaName): void {
@@ -556,11 +560,15 @@ export class Connection {
     })
   }
 
-  /** Leaves of a download are received where they are written from. */
+  /**
+   * Leaves of a download are received where they are written from. Many leaves that go to an arena are lent to it until it has dealt with them:
+   * new memory for each message would have its collector at work all the time.
+   */
   #bufferFor(header: unknown, bytes: number): Uint8Array | undefined {
     const { type, id } = (header ?? {}) as { type?: unknown; id?: unknown }
     const awaited = type === 'leaves' && typeof id === 'number' && this.#downloads.has(id)
-    return awaited && bytes <= MESSAGE_BYTES ? takeBuffer(bytes) : undefined
+    const lent = type === 'leaves' && bytes > MESSAGE_BYTES / 2
+    return (awaited || lent) && bytes <= MESSAGE_BYTES ? takeBuffer(bytes) : undefined
   }
 
   #notWritten(request: number, { arena }: Receiving, failure: Failure): void {

@@ -9,6 +9,7 @@ import { constants } from 'node:os'
 import { parentPort } from 'node:worker_threads'
 import type { DescriptorTable } from '../descriptors.ts'
 import {
+  isForeignAttribute,
   OPCODES,
   OUT_HEADER_BYTES,
   REQUEST_BYTES_MAX,
@@ -41,13 +42,14 @@ const WAIT_MS = 1000
 const DESCRIPTOR_END = 2 ** 31
 const SET_ID_BITS = 0o6000
 
-const { EAGAIN, EINTR, ENOENT, ENODEV } = constants.errno
+const { EAGAIN, EINTR, ENOENT, ENODEV, EOPNOTSUPP } = constants.errno
 
 const port = parentPort
 if (port === null) throw new Error('this file is the entry of a thread')
 
 const request = new Uint8Array(REQUEST_BYTES_MAX)
 const requestView = new DataView(request.buffer)
+const requestText = Buffer.from(request.buffer)
 const answer = new Uint8Array(OUT_HEADER_BYTES + TRANSFER_BYTES_MAX)
 const answerContent = answer.subarray(OUT_HEADER_BYTES)
 const written = new Uint8Array(OUT_HEADER_BYTES + 8)
@@ -57,6 +59,7 @@ const { offsets: header } = STRUCTS.in_header
 const { offsets: read } = STRUCTS.read_in
 const { offsets: write } = STRUCTS.write_in
 const BODY_AT = STRUCTS.in_header.bytes
+const ATTRIBUTE_NAME_AT = BODY_AT + STRUCTS.getxattr_in.bytes
 
 let device = -1
 
@@ -83,15 +86,22 @@ function loop(waiter: number, stopped: Int32Array): void {
         port?.postMessage(null satisfies DeviceLoopMessage)
         return
       }
-      if (!serveContent(length)) port?.postMessage(request.slice(0, length) satisfies DeviceLoopMessage)
+      if (!serve(length)) port?.postMessage(request.slice(0, length) satisfies DeviceLoopMessage)
       if (Atomics.load(stopped, 0) !== 0) return
     }
   }
 }
 
-/** Answers READ and WRITE of a descriptor; false for every other request. */
-function serveContent(length: number): boolean {
+/** Answers READ and WRITE of a descriptor, and what is always answered alike; false for every other request. */
+function serve(length: number): boolean {
   const opcode = opcodeOf(requestView)
+  if (opcode === OPCODES.GETXATTR) {
+    const end = request.indexOf(0, ATTRIBUTE_NAME_AT)
+    if (end < 0 || end >= length || !isForeignAttribute(requestText.toString('latin1', ATTRIBUTE_NAME_AT, end)))
+      return false
+    send(replyError(unique(), EOPNOTSUPP), OUT_HEADER_BYTES)
+    return true
+  }
   if (opcode === OPCODES.READ) {
     const descriptor = number(BODY_AT + read.fh)
     if (descriptor >= DESCRIPTOR_END) return false

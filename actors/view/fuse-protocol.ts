@@ -103,6 +103,15 @@ export const SET = {
   KILL_SUIDGID: 1 << 11,
 } as const
 
+/**
+ * Extended attributes that no file in a view has, whatever the disk below has. Access control lists would say something else than the modes
+ * by which the kernel decides. Labels of SELinux the kernel gives by itself where they mean something. `ls -l` asks for both of every
+ * file, and the kernel remembers no answer.
+ */
+export function isForeignAttribute(name: string): boolean {
+  return name.startsWith('system.') || name === 'security.selinux'
+}
+
 export const OPEN_DIRECT_IO = 1 << 0
 export const OPEN_KEEP_CACHE = 1 << 1
 export const OPEN_NOFLUSH = 1 << 5

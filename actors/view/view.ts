@@ -12,6 +12,7 @@ import { constants } from 'node:fs'
 import { constants as osConstants } from 'node:os'
 import { setMode } from '../arena/posix-calls.ts'
 import {
+  isForeignAttribute,
   type Negotiated,
   negotiate,
   OPEN_DIRECT_IO,
@@ -806,7 +807,7 @@ export class View {
   }
 
   async #listAttributes({ node, size }: Operation<'LISTXATTR'>): Promise<Uint8Array> {
-    const names = (await this.#source.listAttributes(this.#path(node))).filter(name => !isSystem(name))
+    const names = (await this.#source.listAttributes(this.#path(node))).filter(name => !isForeignAttribute(name))
     return sized(Buffer.from(names.map(name => `${name}\0`).join('')), size)
   }
 
@@ -925,13 +926,8 @@ function sized(value: Uint8Array, size: number): Uint8Array {
   return value
 }
 
-/** Access control lists would say something else than the modes by which the kernel decides. */
-function isSystem(name: string): boolean {
-  return name.startsWith('system.')
-}
-
 function checkAttribute(name: string): void {
-  if (isSystem(name)) throw new ViewError('EOPNOTSUPP', name)
+  if (isForeignAttribute(name)) throw new ViewError('EOPNOTSUPP', name)
 }
 
 function describe(error: unknown): string {

@@ -263,6 +263,22 @@ onMount('extended attributes are set, listed, read and removed', (t, { root, at 
   )
   removeAttribute(file, 'user.colour')
   t.deepEqual(listAttributes(join(root, 'file')), ['user.big'])
+  // What no file here has, whatever the disk has.
+  for (const name of ['system.posix_acl_access', 'security.selinux'])
+    t.is(
+      code(t, () => getAttribute(file, name)),
+      'EOPNOTSUPP',
+      name,
+    )
+  t.is(
+    code(t, () => setAttribute(file, 'security.selinux', Buffer.from('any'), 0)),
+    'EOPNOTSUPP',
+  )
+  t.deepEqual(listAttributes(file), ['user.big'])
+  t.is(
+    code(t, () => getAttribute(file, 'security.systems')),
+    'ENODATA',
+  )
 })
 
 onMount('the space of the file system is told', (t, { root, at }) => {
