@@ -5,6 +5,7 @@ import type { EntryPath } from '../../protocol/ids.ts'
 import { checkPath, joinPath, nameOf, parentOf } from '../../protocol/path.ts'
 import type { HistoryEvent, ListedConflict, ListedEntry, ListedVersion } from '../../protocol/status.ts'
 import type { Blob } from './cache.ts'
+import { childrenOf } from './children.ts'
 import { conflictOrigin } from './conflict-name.ts'
 import { type ArenaContext, historyOf, tell } from './context.ts'
 import { DiskError } from './disk.ts'
@@ -92,22 +93,12 @@ export class Commands {
       throw new SyncError('not_found', `there is no '${path}' in this arena`)
     if (path && entry && living(entry.known) && entry.known.content.type !== 'dir') return [this.#listed(entry)]
     const entries: ListedEntry[] = []
-    let after: EntryPath | null = null
-    for (;;) {
-      const page: Entry[] = store.page(after, 256, path ?? null)
-      let skipTo: EntryPath | null = null
-      for (const child of page) {
-        if (skipTo !== null && child.path.startsWith(`${skipTo}/`)) continue
-        skipTo = child.path
-        if (parentOf(child.path) !== path) continue
-        if (living(child.known) || child.dormant || this.#holdsUnreal(child)) entries.push(this.#listed(child))
-        if (entries.length >= LIST_MAX) return entries
-      }
-      if (page.length < 256) return entries
-      // Past all that is below the last child: no name sorts after this one.
-      const last = childOf((page.at(-1) as Entry).path, path)
-      after = `${last}/\u{10ffff}` as EntryPath
+    for (const { entry: child } of childrenOf(store, path)) {
+      if (child === null || !(living(child.known) || child.dormant || this.#holdsUnreal(child))) continue
+      entries.push(this.#listed(child))
+      if (entries.length >= LIST_MAX) break
     }
+    return entries
   }
 
   /** A folder that is deleted and not there, and yet files live in it that are not shown here. */
@@ -370,13 +361,6 @@ export class Commands {
 function folderPath(text: string | undefined): EntryPath | undefined {
   const trimmed = text?.replace(/\/+$/, '')
   return trimmed === undefined || trimmed === '' || trimmed === '.' ? undefined : checkPath(trimmed)
-}
-
-/** The direct child of a folder that a path is or lies below. */
-function childOf(path: EntryPath, folder: EntryPath | undefined): EntryPath {
-  const start = folder === undefined ? 0 : folder.length + 1
-  const slash = path.indexOf('/', start)
-  return (slash < 0 ? path : path.slice(0, slash)) as EntryPath
 }
 
 /** The copy under a name that speaks of no conflict any more. */

@@ -8,7 +8,7 @@ import * as fs from 'node:fs'
 import { dirname, join, sep } from 'node:path'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { foldName, OWN_FOLDER, parentOf } from '../../protocol/path.ts'
-import { type Disk, DiskError, type DiskStat, type PlaceResult } from './disk.ts'
+import { type Disk, DiskError, type DiskStat, isAbsence, type PlaceResult } from './disk.ts'
 import {
   checkOwnName,
   demandFile,
@@ -59,7 +59,7 @@ class PortableDisk implements Disk {
     try {
       return lookAt(this.#checked(path))
     } catch (error) {
-      if (error instanceof DiskError && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.code)) return null
+      if (isAbsence(error)) return null
       throw error
     }
   }

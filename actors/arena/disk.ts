@@ -32,6 +32,11 @@ export class DiskError extends Error {
   }
 }
 
+/** Nothing of this name can be there: it or a folder above it is missing, or is no folder. */
+export function isAbsence(error: unknown): boolean {
+  return error instanceof DiskError && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.code)
+}
+
 export type PlaceResult = 'placed' | 'unexpected'
 
 export interface Disk {

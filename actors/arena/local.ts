@@ -18,7 +18,7 @@ import type { HashResult, HashTask } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { hashLeaves, rootOf } from '../hasher/merkle.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
-import { DiskError, type DiskStat } from './disk.ts'
+import { DiskError, type DiskStat, isAbsence } from './disk.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
 import { compareTree, lastBelow } from './order.ts'
 import { isUnshown } from './plan.ts'
@@ -804,7 +804,7 @@ export class LocalChanges {
       if (after.size <= PACKED_BLOB_BYTES_MAX) this.#context.recent.put(hash, bytes)
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      if (error.code === 'ENOENT' || error.code === 'ENOTDIR' || error.code === 'ELOOP') this.#touched.add(look.path)
+      if (isAbsence(error)) this.#touched.add(look.path)
       else this.#unreadable(look.path, error.code)
     }
   }

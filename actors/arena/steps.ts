@@ -8,7 +8,7 @@ import { foldName, nameOf, parentOf } from '../../protocol/path.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { hashSmall } from '../hasher/merkle.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
-import { DiskError, type DiskStat } from './disk.ts'
+import { DiskError, type DiskStat, isAbsence } from './disk.ts'
 import { isUntouched } from './disk-rules.ts'
 import { concerns, movesFolder } from './folder-move.ts'
 import type { LocalChanges } from './local.ts'
@@ -553,11 +553,6 @@ export class Steps {
       return false
     }
   }
-}
-
-/** Nothing of this name can be there: it or a folder above it is missing, or is no folder. */
-function isAbsence(error: unknown): boolean {
-  return error instanceof DiskError && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.code)
 }
 
 /** What an entry expects the disk to show. */

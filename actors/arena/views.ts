@@ -8,7 +8,7 @@
  */
 import type { ErrorCode } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
-import { joinPath, parentOf, pathFault } from '../../protocol/path.ts'
+import { parentOf, pathFault } from '../../protocol/path.ts'
 import type {
   FromView,
   PathFacts,
@@ -20,11 +20,11 @@ import type {
   ViewQuestion,
 } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
+import { childrenOf } from './children.ts'
 import { type ArenaContext, count, historyOf, tell } from './context.ts'
 import { DiskError } from './disk.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import type { LocalChanges } from './local.ts'
-import { lastBelow } from './order.ts'
 import { isUnshown } from './plan.ts'
 import type { PlacedOutcome } from './reads.ts'
 import type { Entry, Writer } from './store.ts'
@@ -33,8 +33,6 @@ import { type Content, changeVersion, type FileContent, living, type Version, ve
 /** Names in one answer, and entries looked at for it: an arena has other things to do. */
 const LIST_NAMES_MAX = 1000
 const LIST_LOOKED_MAX = 2000
-const PAGE_FIRST = 16
-const PAGE_MAX = 256
 /** Questions that wait for something, of all views. */
 const WAITING_MAX = 10_000
 /** Files that users are replacing. */
@@ -312,31 +310,13 @@ export class Views {
   #list(folder: EntryPath | '', after: string | null): UnrealNames {
     const files: UnrealNames['files'] = []
     if (this.#none) return { files, next: null }
-    const { store } = this.#context
-    const under = folder === '' ? null : folder
-    const start = folder === '' ? 0 : folder.length + 1
-    let cursor = after === null ? null : lastBelow(joinPath(under ?? undefined, after))
-    let limit = PAGE_FIRST
-    for (let looked = 0; ; ) {
-      const page = store.page(cursor, limit, under)
-      let next: EntryPath | null = null
-      for (const entry of page) {
-        const slash = entry.path.indexOf('/', start)
-        const name = slash < 0 ? entry.path.slice(start) : entry.path.slice(start, slash)
-        const file = slash < 0 ? this.#unreal(entry) : null
-        if (file !== null) files.push([name, file])
-        looked++
-        next = lastBelow(joinPath(under ?? undefined, name))
-        if (files.length >= LIST_NAMES_MAX || looked >= LIST_LOOKED_MAX) return { files, next: name }
-        // What is below a folder is not looked at.
-        if (slash >= 0 || entry.known.content.type === 'dir') break
-      }
-      if (next === null || (page.length < limit && next === lastBelow((page.at(-1) as Entry).path)))
-        return { files, next: null }
-      const whole = page.length === limit && next === lastBelow((page.at(-1) as Entry).path)
-      limit = whole ? Math.min(limit * 2, PAGE_MAX) : PAGE_FIRST
-      cursor = next
+    let looked = 0
+    for (const { name, entry } of childrenOf(this.#context.store, folder === '' ? undefined : folder, after)) {
+      const file = entry === null ? null : this.#unreal(entry)
+      if (file !== null) files.push([name, file])
+      if (files.length >= LIST_NAMES_MAX || ++looked >= LIST_LOOKED_MAX) return { files, next: name }
     }
+    return { files, next: null }
   }
 
   #below(folder: EntryPath): ViewAnswers['below'] {

@@ -4,7 +4,7 @@
  */
 import type { EntryPath } from '../../protocol/ids.ts'
 import { joinPath } from '../../protocol/path.ts'
-import { type Disk, DiskError, type DiskStat } from './disk.ts'
+import { type Disk, DiskError, type DiskStat, isAbsence } from './disk.ts'
 import { IGNORE_FILE, type IgnoreRules } from './ignore-rules.ts'
 import { compareNames, compareTree, isBelow } from './order.ts'
 import type { Entry, Stamp, Store } from './store.ts'
@@ -68,7 +68,7 @@ export function* walk(disk: Disk, store: Store, rules: IgnoreRules, under: Entry
     } catch (error) {
       if (!(error instanceof DiskError) || folder === undefined) throw error
       // Gone meanwhile: what was below it is missing. Not readable: unknown.
-      if (error.code !== 'ENOENT' && error.code !== 'ENOTDIR' && error.code !== 'ELOOP') {
+      if (!isAbsence(error)) {
         unseen = folder
         yield {
           is: 'problem',

@@ -7,33 +7,41 @@ import { addTally, campaign, emptyTally, freshSeed, type Tally } from './_campai
 import { type Outcome, run, shrink } from './_run.ts'
 import { type Script, WANTED, type Wanted } from './_script.ts'
 
+const USAGE = `npm run sim -- [options]
+  --seeds N        households to play, a seed each (default 200)
+  --from SEED      the first seed, or fresh: one that is another for each version of the sources (default 1)
+  --stride N       from a seed to the next (default 1)
+  --peers N        in a household; 0: two to five, by the seed (default 0)
+  --ops N          operations of users in each (default 40)
+  --faults CLASS   ${WANTED.join(', ')} (default all)
+  --seconds N      begin no new seed after so long; 0: never (default 0)
+  --failures N     stop after so many failing seeds (default 3)
+  --jobs N         processes that share the seeds (default 1)
+  --no-shrink      do not look for the least script that still fails
+  --progress       say every minute how far it is
+  --trace          print the course of a single seed, or of a script
+  --script FILE    play a saved script
+  --save DIR       write shrunk scripts into this folder, which must exist`
+
 const { values } = parseArgs({
   options: {
     seeds: { type: 'string', default: '200' },
-    /** The first seed, or `fresh`: one that is another for each version of the sources. */
     from: { type: 'string', default: '1' },
     stride: { type: 'string', default: '1' },
-    /** 0: two to five, by the seed. */
     peers: { type: 'string', default: '0' },
     ops: { type: 'string', default: '40' },
-    /** One class, or `mixed`: by the seed. */
     faults: { type: 'string', default: 'all' },
-    /** Begin no new seed after so many seconds; 0: never. */
     seconds: { type: 'string', default: '0' },
-    /** Stop after so many failing seeds. */
     failures: { type: 'string', default: '3' },
-    /** Processes that share the seeds. */
     jobs: { type: 'string', default: '1' },
     /** Of one of those processes: what it comes to goes to its parent. */
     tally: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: true },
-    /** Say every minute how far it is. */
     progress: { type: 'boolean', default: false },
-    /** Print the course of a single seed, or of a saved script. */
     trace: { type: 'boolean', default: false },
     script: { type: 'string' },
-    /** Write shrunk scripts into this folder. */
     save: { type: 'string' },
+    help: { type: 'boolean', default: false },
   },
   allowNegative: true,
 })
@@ -47,7 +55,8 @@ if (values.from === 'fresh') say(`seeds from ${from}`)
 if (!WANTED.includes(values.faults as Wanted)) throw new RangeError(`--faults is one of ${WANTED.join(', ')}`)
 
 const startMs = performance.now()
-if (values.script !== undefined) {
+if (values.help) say(USAGE)
+else if (values.script !== undefined) {
   const { failure } = run(JSON.parse(readFileSync(values.script, 'utf8')) as Script, print)
   say(failure ? failure.message : 'passes')
   process.exitCode = failure ? 1 : 0
