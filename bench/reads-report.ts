@@ -37,6 +37,31 @@ export interface ReadsResults {
   readonly settings: Setting[]
 }
 
+/** Several measurements as one: of who was measured more than once, all rows; of a row that was measured twice, the later one. */
+export function joined(all: readonly ReadsResults[], note: string | undefined): ReadsResults {
+  const last = all.at(-1)
+  if (!last) throw new Error('there is nothing to take the results from')
+  const settings = new Map<string, Setting>()
+  for (const setting of all.flatMap(one => one.settings)) {
+    const before = settings.get(setting.name)?.rows ?? []
+    const isSame = (a: Row, b: Row) => a.section === b.section && a.name === b.name
+    const kept = before.filter(row => !setting.rows.some(other => isSame(row, other)))
+    settings.set(setting.name, { ...setting, rows: [...kept, ...setting.rows] })
+  }
+  return {
+    ...last,
+    machine: {
+      ...last.machine,
+      loadBefore: Math.max(...all.map(({ machine }) => machine.loadBefore)),
+      note: note ?? last.machine.note,
+    },
+    rounds: Math.min(...all.map(({ rounds }) => rounds)),
+    megabytes: Math.max(...all.map(({ megabytes }) => megabytes)),
+    entries: Math.max(...all.map(({ entries }) => entries)),
+    settings: [...settings.values()],
+  }
+}
+
 export function toMarkdown(results: ReadsResults): string {
   const { settings, rounds, megabytes, entries, fio } = results
   const lines = [

@@ -14,7 +14,7 @@ import { Command } from 'commander'
 import type { EntryPath } from '../protocol/ids.ts'
 import { machineOf } from './machine.ts'
 import { freePort, pause, stopAll, until } from './process.ts'
-import { type Aim, type ReadsResults, type Row, type Setting, toMarkdown, type Unit } from './reads-report.ts'
+import { type Aim, joined, type ReadsResults, type Row, type Setting, toMarkdown, type Unit } from './reads-report.ts'
 import { ARENA, type Instance, launch, makeInstance, type Running, statusOf } from './realize.ts'
 import { Relay } from './relay.ts'
 
@@ -33,7 +33,7 @@ interface Options {
   user: string
   only?: string
   out?: string
-  from?: string
+  from?: string[]
   docs?: boolean
   note?: string
 }
@@ -47,7 +47,9 @@ const program = new Command('bench:view')
   .option('--user <name>', 'an ordinary user, for whom root measures as well; "" for none', 'nobody')
   .option('--only <words>', 'only the sections that begin so: content, fetched, attributes, writing, delay')
   .option('--out <file>', 'write the results as JSON')
-  .option('--from <file>', 'take the results of an earlier --out instead of measuring')
+  .option('--from <files>', 'take the results of earlier --out, separated by commas, instead of measuring', text =>
+    text.split(','),
+  )
   .option('--docs', 'write docs/performance-on-demand.md')
   .option('--note <sentence>', 'what a reader of the report should know of the machine')
 
@@ -60,7 +62,10 @@ async function main(options: Options): Promise<void> {
   const results =
     options.from === undefined
       ? await measureAll(options)
-      : (JSON.parse(fs.readFileSync(options.from, 'utf8')) as ReadsResults)
+      : joined(
+          options.from.map(file => JSON.parse(fs.readFileSync(file, 'utf8')) as ReadsResults),
+          options.note,
+        )
   const markdown = toMarkdown(results)
   if (options.out !== undefined) fs.writeFileSync(options.out, `${JSON.stringify(results, null, 2)}\n`)
   if (options.docs)
@@ -169,6 +174,7 @@ async function measure(options: Options, folder: string): Promise<Setting> {
   try {
     await connected(bench)
     await settled(bench)
+    progress('everything is where it shall be')
     const cases = { attributes, fetched, content, writing, delay }
     for (const [name, run] of Object.entries(cases)) {
       if (options.only === undefined || options.only.split(',').includes(name)) await run(bench)
