@@ -125,14 +125,26 @@ export function openCacheFiles(folder: string): CacheFiles {
   }
 }
 
-/** A descriptor for reading what a cache has told of; null: it is gone, or another file has its name. Throws DiskError. */
-export function openCachedFile({ path, ino, birthtimeNs }: CachedFile): number | null {
+/** How files are opened and closed. */
+interface OpenCalls {
+  open(path: string, flags: number): number
+  close(fd: number): void
+}
+
+const NODE_CALLS: OpenCalls = { open: fs.openSync, close: fs.closeSync }
+
+/**
+ * A descriptor for reading what a cache has told of; null: it is gone, or another file has its name. Throws DiskError.
+ *
+ * @param calls not Node's own where Node closes at a thread's end what it has opened there, and the descriptor is closed in another way
+ */
+export function openCachedFile({ path, ino, birthtimeNs }: CachedFile, calls = NODE_CALLS): number | null {
   return asDisk(() => {
-    const fd = openIfThere(path, fs.constants.O_RDONLY)
+    const fd = openIfThere(path, fs.constants.O_RDONLY, calls.open)
     if (fd === null) return null
     const found = fs.fstatSync(fd, { bigint: true })
     if (found.ino === ino && found.birthtimeNs === birthtimeNs) return fd
-    fs.closeSync(fd)
+    calls.close(fd)
     return null
   })
 }
@@ -143,9 +155,9 @@ function shelfName(shelf: number): string {
   return shelf.toString(16).padStart(2, '0')
 }
 
-function openIfThere(path: string, flags: number): number | null {
+function openIfThere(path: string, flags: number, open = NODE_CALLS.open): number | null {
   try {
-    return fs.openSync(path, flags | NO_FOLLOW)
+    return open(path, flags | NO_FOLLOW)
   } catch (error) {
     if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return null
     throw error
