@@ -125,26 +125,14 @@ export function openCacheFiles(folder: string): CacheFiles {
   }
 }
 
-/** How files are opened and closed. */
-interface OpenCalls {
-  open(path: string, flags: number): number
-  close(fd: number): void
-}
-
-const NODE_CALLS: OpenCalls = { open: fs.openSync, close: fs.closeSync }
-
-/**
- * A descriptor for reading what a cache has told of; null: it is gone, or another file has its name. Throws DiskError.
- *
- * @param calls not Node's own where Node closes at a thread's end what it has opened there, and the descriptor is closed in another way
- */
-export function openCachedFile({ path, ino, birthtimeNs }: CachedFile, calls = NODE_CALLS): number | null {
+/** A descriptor for reading what a cache has told of; null: it is gone, or another file has its name. Throws DiskError. */
+export function openCachedFile({ path, ino, birthtimeNs }: CachedFile): number | null {
   return asDisk(() => {
-    const fd = openIfThere(path, fs.constants.O_RDONLY, calls.open)
+    const fd = openIfThere(path, fs.constants.O_RDONLY)
     if (fd === null) return null
     const found = fs.fstatSync(fd, { bigint: true })
     if (found.ino === ino && found.birthtimeNs === birthtimeNs) return fd
-    calls.close(fd)
+    fs.closeSync(fd)
     return null
   })
 }
@@ -155,9 +143,9 @@ function shelfName(shelf: number): string {
   return shelf.toString(16).padStart(2, '0')
 }
 
-function openIfThere(path: string, flags: number, open = NODE_CALLS.open): number | null {
+function openIfThere(path: string, flags: number): number | null {
   try {
-    return open(path, flags | NO_FOLLOW)
+    return fs.openSync(path, flags | NO_FOLLOW)
   } catch (error) {
     if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR') return null
     throw error

@@ -11,7 +11,6 @@ import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { isOwn } from '../../protocol/path.ts'
 import type { PathFacts, UnrealFile, UnrealNames, ViewChange, ViewQuestion } from '../../protocol/ports.ts'
 import { openCachedFile } from '../arena/cache-files-posix.ts'
-import { close } from '../arena/posix-calls.ts'
 import { ArenaLink } from './arena-link.ts'
 import { FolderSource } from './folder-source.ts'
 import type { Attributes, Space } from './fuse-reply.ts'
@@ -20,7 +19,6 @@ import { closeKept, kept } from './kept.ts'
 import { PartialCopy } from './partial-copy.ts'
 import { ReadAhead } from './read-ahead.ts'
 import { UnrealFiles } from './unreal-files.ts'
-import { openFollowing } from './view-calls.ts'
 import {
   type Answer,
   type Changes,
@@ -273,7 +271,7 @@ export class ArenaFolder {
     if (size === 0 || this.#link === null) return null
     try {
       const cached = await this.#link.ask({ type: 'cached', hash, size }, signal)
-      const descriptor = cached && openCachedFile(cached, { open: openFollowing, close })
+      const descriptor = cached && openCachedFile(cached)
       return descriptor === null ? null : kept(descriptor)
     } catch (error) {
       if (signal?.aborted || codeOf(error) === null) throw error
