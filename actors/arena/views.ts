@@ -39,9 +39,12 @@ const WAITING_MAX = 10_000
 const SEEN_MAX = 10_000
 /** What was put in place of an unreal file and is missing after this long was deleted again: programs delete and make anew. */
 const MISSING_MS = 60
-/** Deletions of unreal files are written down after so long, or when there are so many. */
+/** Deletions of unreal files are written down when none has come for so long, after so long at the latest, or when there are so many. */
 const GONE_MS = 20
+const GONE_MS_MAX = 200
 const GONE_MAX = 1000
+/** Questions for whose answers it makes no difference whether they are written down. */
+const UNMOVED: ReadonlySet<ViewQuestion['type']> = new Set(['remove', 'look', 'list', 'read'])
 /** How long a file may wait for the folder that it is moved into to be known: it was just made. */
 const FOLDER_MS = 10_000
 /** Between two looks for it. */
@@ -131,6 +134,8 @@ export class Views {
   readonly #leaving = new Set<EntryPath>()
   /** Deleted, and not yet written down; with what was deleted. */
   readonly #gone = new Map<EntryPath, Version>()
+  /** When the first of them was. */
+  #goneMs = 0
 
   constructor(context: ArenaContext, local: LocalChanges, events: ViewEvents) {
     this.#context = context
@@ -228,7 +233,7 @@ export class Views {
         return message.hash === null ? add(desk.written, message.path, -1) : add(desk.read, message.hash, -1)
       default:
         try {
-          if (message.type !== 'remove' && message.type !== 'look') this.flush()
+          if (!UNMOVED.has(message.type)) this.flush()
           const result = this.#answer(desk, message.id, message)
           if (result !== undefined) desk.say({ type: 'answer', id: message.id, result })
         } catch (error) {
@@ -494,9 +499,12 @@ export class Views {
   /** Programs delete one file after the other: that is written down together, a moment later, as on a disk. */
   #remove(path: EntryPath, hash: BlobHash): null {
     const { timers, clock } = this.#context
-    this.#gone.set(path, this.#expected(path, hash).known)
+    const version = this.#expected(path, hash).known
+    if (this.#gone.size === 0) this.#goneMs = clock.nowMs()
+    this.#gone.set(path, version)
+    const atMs = Math.min(clock.nowMs() + GONE_MS, this.#goneMs + GONE_MS_MAX)
     if (this.#gone.size >= GONE_MAX) this.flush()
-    else timers.soon('view deletions', clock.nowMs() + GONE_MS, () => this.flush())
+    else timers.set('view deletions', atMs, () => this.flush())
     for (const desk of this.#desks) desk.say({ type: 'changed', changes: [{ path, unreal: null }] })
     return null
   }
