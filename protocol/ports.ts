@@ -264,7 +264,7 @@ export type ViewQuestion =
    */
   | { type: 'read'; path: EntryPath; hash: BlobHash; size: number; offset: number; length: number }
   /** Where this content is cached wholly and verified, to be read there. Answered with CachedFile, or null: `read` it. */
-  | { type: 'cached'; hash: BlobHash; size: number }
+  | { type: 'cached'; path: EntryPath; hash: BlobHash; size: number }
   /** Answered when the file is on the disk, or nothing is known at the path any more. */
   | { type: 'make_real'; path: EntryPath }
   /**

@@ -219,11 +219,8 @@ export class Arena {
         this.#apply.wakeDormant(paths)
       },
       placing: path => this.#apply.isPlacing(path) || this.#giveUp.isUnderWay(path),
-      read: (path, file, offset, length, done) => {
-        const giveUp = this.#place(file, offset, length, done)
-        if (offset === 0) this.#siblings.read(path, file)
-        return giveUp
-      },
+      read: (file, offset, length, done) => this.#place(file, offset, length, done),
+      begun: (path, file) => this.#siblings.read(path, file),
       want: (path, wanted) => this.#want(path, wanted),
       hindrance: entry => this.#hindrance(entry),
       holders: (hash, done) =>

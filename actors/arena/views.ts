@@ -74,14 +74,15 @@ export interface ViewEvents {
   changed(paths: readonly EntryPath[]): void
   /** Whether a step of ours at this path is under way, which must come to its end first. */
   placing(path: EntryPath): boolean
-  /** Has a part of the content of the file at a path in the cache, or reads it; returns how to give up. */
+  /** Has a part of a content in the cache, or reads it; returns how to give up. */
   read(
-    path: EntryPath,
     file: { hash: BlobHash; size: number },
     offset: number,
     length: number,
     done: (answer: PlacedOutcome) => void,
   ): () => void
+  /** Somebody begins to read the file at a path. */
+  begun(path: EntryPath, file: { hash: BlobHash; size: number }): void
   /** A file is wanted as a real one, whatever its mark; until it is not. */
   want(path: EntryPath, wanted: boolean): void
   /** Why a file that is wanted does not come; null: it is on its way. */
@@ -260,7 +261,7 @@ export class Views {
       case 'read':
         return this.#read(desk, id, question)
       case 'cached':
-        return this.#context.cache.whole(question)
+        return this.#cached(question)
       case 'make_real':
         return this.#makeReal(desk, id, question.path)
       case 'seen':
@@ -387,10 +388,17 @@ export class Views {
 
   // Content
 
+  /** Where all of a content is in the cache: it is read there then, without a word to us. */
+  #cached({ path, hash, size }: Extract<ViewQuestion, { type: 'cached' }>): ViewAnswers['cached'] {
+    const file = this.#context.cache.whole({ hash, size })
+    if (file !== null) this.#events.begun(path, { hash, size })
+    return file
+  }
+
   #read(desk: Desk, id: number, question: Extract<ViewQuestion, { type: 'read' }>): undefined {
     const { path, hash, size, offset, length } = question
     let over = false
-    const giveUp = this.#events.read(path, { hash, size }, offset, length, answer => {
+    const giveUp = this.#events.read({ hash, size }, offset, length, answer => {
       if (over) return
       over = true
       desk.asked.delete(id)
@@ -403,12 +411,13 @@ export class Views {
       const own = bytes.byteLength === bytes.buffer.byteLength ? bytes : Uint8Array.from(bytes)
       desk.say({ type: 'answer', id, result: own }, [own.buffer as ArrayBuffer])
     })
-    if (over) return undefined
-    desk.asked.set(id, () => {
-      over = true
-      desk.asked.delete(id)
-      giveUp()
-    })
+    if (!over)
+      desk.asked.set(id, () => {
+        over = true
+        desk.asked.delete(id)
+        giveUp()
+      })
+    if (offset === 0) this.#events.begun(path, { hash, size })
     return undefined
   }
 

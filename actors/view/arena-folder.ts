@@ -229,7 +229,7 @@ export class ArenaFolder {
     const closed = () => this.#link?.tell({ type: 'closed', path: at, hash })
     const look = () => entry
     try {
-      const descriptor = await this.#copyOf(hash, size, signal)
+      const descriptor = await this.#copyOf(at, hash, size, signal)
       if (descriptor !== null) {
         const close = () => {
           closeKept(descriptor)
@@ -267,10 +267,15 @@ export class ArenaFolder {
   }
 
   /** A descriptor of the cache's file with all of a content; null: it is not all there, or the arena cannot say. Throws EINTR. */
-  async #copyOf(hash: BlobHash, size: number, signal: AbortSignal | undefined): Promise<number | null> {
+  async #copyOf(
+    path: EntryPath,
+    hash: BlobHash,
+    size: number,
+    signal: AbortSignal | undefined,
+  ): Promise<number | null> {
     if (size === 0 || this.#link === null) return null
     try {
-      const cached = await this.#link.ask({ type: 'cached', hash, size }, signal)
+      const cached = await this.#link.ask({ type: 'cached', path, hash, size }, signal)
       const descriptor = cached && openCachedFile(cached)
       return descriptor === null ? null : kept(descriptor)
     } catch (error) {

@@ -343,19 +343,23 @@ test('facts tell of a path what people may want to know', t => {
   t.is(facts('none') as unknown, 'ENODATA')
 })
 
-test('who reads the small files of a folder one after the other, in whatever order, has the others in advance; also in the next folder', t => {
+const readsAll = test.macro((t, fromCache: boolean) => {
   const files: Record<string, string> = { 'one/below/deep': 'not read', alone: 'alone' }
   for (const folder of ['one', 'two', 'three'])
     for (let index = 0; index < 200; index++) files[`${folder}/${index}`] = `${folder} ${index}`
-  const { world, view } = partial(files)
+  const { world, b, view } = partial(files)
+  if (fromCache) b.cacheFiles.where = () => ({ path: '/memory-cache/file', ino: 1n, birthtimeNs: 1n }) as never
   const requests = () => world.delivered.filter(({ header }) => header.type.startsWith('fetch_')).length
   const read = (path: string) => {
     const file = view.look(path)
     if (file === null) throw new Error(`${path} is not there`)
     const { hash, size } = file
+    // As a view does it: what is cached wholly it reads by itself.
+    if (view.ask({ type: 'cached', path: at(path), hash, size }) !== null) return t.true(fromCache)
     const answer = view.asking({ type: 'read', path: at(path), hash, size, offset: 0, length: size })
     settle(world)
-    t.deepEqual(answer(), { is: new Uint8Array(Buffer.from(files[path] as string)) }, path)
+    if (fromCache) t.like(answer(), { is: { ino: 1n } }, path)
+    else t.deepEqual(answer(), { is: new Uint8Array(Buffer.from(files[path] as string)) }, path)
   }
   // In an order that is not that of their names.
   const before = requests()
@@ -370,6 +374,10 @@ test('who reads the small files of a folder one after the other, in whatever ord
   for (const path of ['three/5', 'alone']) read(path)
   t.true(requests() - cached <= 3)
 })
+const READS_ALL =
+  'who reads the small files of a folder one after the other, in whatever order, has the others in advance; also in the next folder'
+test(READS_ALL, readsAll, false)
+test(`${READS_ALL} – where a view reads the cache by itself`, readsAll, true)
 
 test('two files of a folder bring no others', t => {
   const files: Record<string, string> = {}
