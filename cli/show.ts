@@ -104,6 +104,9 @@ function arenaRow(arena: ArenaStatus): Cell[] {
 function arenaDetails(arena: ArenaStatus, view: View): string[] {
   const lines: string[] = []
   if (arena.reason !== null) lines.push(view.paint('red', escapeText(arena.reason)))
+  const unreal = arena.bytes - arena.realBytes - arena.needBytes
+  if (unreal > 0 || arena.cachedBytes > 0)
+    lines.push(`on this disk: ${sizeText(arena.realBytes)} real, ${sizeText(arena.cachedBytes)} cached`)
   if (arena.needFiles > 0) lines.push(`to come: ${count(arena.needFiles, 'file')}, ${sizeText(arena.needBytes)}`)
   if (arena.scan) lines.push(`scanning: ${count(arena.scan.done, 'entry', 'entries')} so far`)
   // What the reason says is not said again.

@@ -250,6 +250,7 @@ test('status says what is missing and why, and escapes what comes from elsewhere
         problemCount: 5,
       }),
       sampleArena({ name: arenaName('photos'), state: 'guarded', reason: 'all files are gone', consensus: false }),
+      sampleArena({ name: arenaName('films'), bytes: 4_294_967_296, realBytes: 2048, cachedBytes: 1024 * 1024 }),
     ],
     actors: [{ name: 'arena:docs', thread: 3, restarts: 2, mailbox: 0, lastError: 'boom' }],
   })
@@ -265,10 +266,12 @@ test('status says what is missing and why, and escapes what comes from elsewhere
     'a\\u{a}b: permission denied',
     'and 4 more',
     'all files are gone',
+    'on this disk: 2.0 KiB real, 1.0 MiB cached',
     'boom',
     '2 h',
   ])
     t.true(plain.stdout.includes(text), `${text} in\n${plain.stdout}`)
+  t.is(plain.stdout.split('on this disk').length, 2, 'nothing is said of it where all is real')
   t.notRegex(plain.stdout, /[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/)
   const json = await runCli(t, home, ['--json', 'status'])
   t.deepEqual(JSON.parse(json.stdout), status)
