@@ -44,9 +44,14 @@ export function namesIn(folder: string): string[] | string {
   }
 }
 
-/** Where nothing can be mounted the title says so. */
-export function onMount(title: string, body: (t: ExecutionContext) => Promise<void>): void {
-  if (cannotMount !== null) return test.skip(`${title} (skipped: ${cannotMount})`, t => t.fail())
+/** Where nothing can be mounted the title says so. `missing`: what else is not here, or null. */
+export function onMount(
+  title: string,
+  body: (t: ExecutionContext) => Promise<void>,
+  missing: string | null = null,
+): void {
+  const reason = cannotMount ?? missing
+  if (reason !== null) return test.skip(`${title} (skipped: ${reason})`, t => t.fail())
   test.serial(title, body)
 }
 
