@@ -13,7 +13,7 @@ import {
   MTIME_NS_MIN,
   PACKED_BLOB_BYTES_MAX,
 } from '../../protocol/limits.ts'
-import { foldName, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
+import { ancestorsOf, foldName, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
 import type { HashResult, HashTask } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { hashLeaves, rootOf } from '../hasher/merkle.ts'
@@ -940,10 +940,30 @@ export class LocalChanges {
     return false
   }
 
+  /**
+   * Where a file has become a folder, and what is in the folder is heard of first, both are told together: a user has replaced the file.
+   * By itself what is below would only displace it (R4).
+   */
+  #withFolders(changes: readonly Change[]): readonly Change[] {
+    const folders: Change[] = []
+    const looked = new Set(changes.map(({ path }) => path))
+    for (const { path, content } of changes) {
+      if (content.type === 'gone') continue
+      for (const folder of ancestorsOf(path)) {
+        if (looked.has(folder)) continue
+        looked.add(folder)
+        const shown = this.#events.seen(folder) ?? this.#context.store.entry(folder)?.have
+        if (!living(shown) || shown?.content.type === 'dir' || this.#stat(folder)?.type !== 'dir') continue
+        folders.push({ path: folder, content: { type: 'dir' }, stamp: null, leaves: null })
+      }
+    }
+    return folders.length > 0 ? [...folders, ...changes] : changes
+  }
+
   #commit(found: readonly Change[]): void {
     const { store, problems } = this.#context
     const events: HistoryEvent[] = []
-    const changes = found.filter(change => this.#stillThere(change))
+    const changes = this.#withFolders(found.filter(change => this.#stillThere(change)))
     for (const { path } of found) {
       this.#readyPaths.delete(path)
       if (this.#lookAfter.delete(path)) this.#touched.add(path)
