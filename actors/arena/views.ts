@@ -584,9 +584,16 @@ export class Views {
   }
 
   #mayFollow(from: EntryPath, to: EntryPath, sinceMs: number): boolean | 'later' {
-    const { store, disk } = this.#context
+    const { store, disk, clock } = this.#context
     if (pathFault(to) !== undefined || isIgnoreFile(from) || this.#local.rules.ignores(to, false)) return false
-    if (living(store.entry(to)?.known) || disk.stat(to) !== null) return false
+    if (disk.stat(to) !== null) return false
+    const there = store.entry(to)
+    if (living(there?.known)) {
+      if (!living(there?.have) || clock.nowMs() - sinceMs > FOLDER_MS) return false
+      // What the disk showed there was moved away just now, and that is looked at first.
+      if (!this.#local.unsettled(to)) this.#local.lookAgain(to)
+      return 'later'
+    }
     if (this.#events.placing(from) || this.#events.placing(to)) return 'later'
     try {
       return this.#folderKnown(parentOf(to), sinceMs) ? true : 'later'

@@ -2,7 +2,7 @@
 import test from 'ava'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import type { FromView, PathFacts, ToView, UnrealFile, UnrealNames, ViewQuestion } from '../../protocol/ports.ts'
-import { connect, disconnect, makePair, type Peer, settle, type World } from './_pair.ts'
+import { connect, disconnect, makePair, type Peer, settle, turn, type World } from './_pair.ts'
 
 /** A view of one arena, as the view's thread has it. */
 class TestView {
@@ -182,6 +182,25 @@ test('a new name through a view moves what others have, and what it replaces is 
   settle(world)
   t.is(a.disk.stat(at('made/one'))?.mtimeNs, 5n)
   t.true(a.disk.stat(at('made/one'))?.exec)
+  t.deepEqual(a.conflicts(), [])
+})
+
+test('what is not on the disk follows a folder also to where another folder was until just now', t => {
+  const { world, a, b, view } = partial({ 'a/b/b': 'file', 'a/c': 'other' })
+  const answered = (asked: () => unknown) => {
+    for (let turns = 0; asked() === undefined && turns < 10_000; turns++) if (!turn(world)) world.nowMs += 1
+    return asked()
+  }
+  b.disk.rename('a', 'c')
+  view.tell({ type: 'touched', paths: [at('a'), at('c')] })
+  t.deepEqual(answered(view.asking({ type: 'rename_below', folder: at('a'), to: at('c') })), { is: null })
+  // The file comes to a path that was a folder's.
+  b.disk.rename('c/b', 'a')
+  view.tell({ type: 'touched', paths: [at('c/b'), at('a')] })
+  t.deepEqual(answered(view.asking({ type: 'rename_below', folder: at('c/b'), to: at('a') })), { is: null })
+  t.is(view.look('a/b')?.size, 4)
+  settle(world)
+  t.deepEqual(a.tree(), { a: '/', 'a/b': 'file', c: '/', 'c/c': 'other' })
   t.deepEqual(a.conflicts(), [])
 })
 
