@@ -2,7 +2,6 @@
 import * as fs from 'node:fs'
 import { dirname, join } from 'node:path'
 import type { BlobHash } from '../../protocol/ids.ts'
-import type { CachedFile } from '../../protocol/ports.ts'
 import type { CacheFiles } from './cache-files.ts'
 import { DiskError } from './disk.ts'
 
@@ -123,18 +122,6 @@ export function openCacheFiles(folder: string): CacheFiles {
       for (const hash of [...held.keys()]) release(hash)
     },
   }
-}
-
-/** A descriptor for reading what a cache has told of; null: it is gone, or another file has its name. Throws DiskError. */
-export function openCachedFile({ path, ino, birthtimeNs }: CachedFile): number | null {
-  return asDisk(() => {
-    const fd = openIfThere(path, fs.constants.O_RDONLY)
-    if (fd === null) return null
-    const found = fs.fstatSync(fd, { bigint: true })
-    if (found.ino === ino && found.birthtimeNs === birthtimeNs) return fd
-    fs.closeSync(fd)
-    return null
-  })
 }
 
 const NO_FOLLOW = fs.constants.O_NOFOLLOW ?? 0

@@ -10,8 +10,8 @@ import type { MessagePort } from 'node:worker_threads'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { isOwn } from '../../protocol/path.ts'
 import type { PathFacts, UnrealFile, UnrealNames, ViewChange, ViewQuestion } from '../../protocol/ports.ts'
-import { openCachedFile } from '../arena/cache-files-posix.ts'
 import { ArenaLink } from './arena-link.ts'
+import { openCachedFile } from './cached-file.ts'
 import { FolderSource } from './folder-source.ts'
 import type { Attributes, Space } from './fuse-reply.ts'
 import { Identities } from './identities.ts'
@@ -433,7 +433,8 @@ export class ArenaFolder {
     let follow = false
     for (const [path, other, entry] of moving)
       if (entry !== null && isFolder(entry) && (await this.#mayMove(path, other, how))) follow = true
-    if (source !== null && isFolder(source) && unrealTarget !== null) throw new ViewError('ENOTDIR', `'${to}'`)
+    const replaces = how !== 'exchange' && unrealTarget !== null
+    if (source !== null && isFolder(source) && replaces) throw new ViewError('ENOTDIR', `'${to}'`)
     if (source !== null || how === 'exchange') {
       const rename = () => {
         this.#root.rename(from, to, how)

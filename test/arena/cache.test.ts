@@ -1,16 +1,18 @@
 /** The cache: what counts as here, what survives what, what goes first, and that its limits hold whatever is done. */
-import { closeSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import { type Blob, Cache, type CacheLimits, leafBytes } from '../../actors/arena/cache.ts'
 import { type CacheFiles, SHELVES } from '../../actors/arena/cache-files.ts'
 import { MemoryCacheFiles } from '../../actors/arena/cache-files-memory.ts'
-import { openCachedFile, openCacheFiles } from '../../actors/arena/cache-files-posix.ts'
+import { openCacheFiles } from '../../actors/arena/cache-files-posix.ts'
+import { close } from '../../actors/arena/posix-calls.ts'
 import type { Tables } from '../../actors/arena/tables.ts'
 import { openLmdbTables } from '../../actors/arena/tables-lmdb.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { hashLeaves, rootOf } from '../../actors/hasher/merkle.ts'
+import { openCachedFile } from '../../actors/view/cached-file.ts'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { LEAF_BYTES } from '../../protocol/limits.ts'
 import { temporaryFolder } from '../_temp.ts'
@@ -401,7 +403,7 @@ test('a file is told of once all of a blob is in it and verified; who has it ope
   t.is(openCachedFile(told), null)
   t.deepEqual(readFileSync(fd), one.content)
   t.deepEqual(theirs, one.content)
-  closeSync(fd)
+  close(fd)
   rig.cache.dispose()
   tables.close()
 })
