@@ -22,7 +22,7 @@ export interface DiskHooks {
   /** Before the arena changes something; a code makes it fail. May throw Killed. */
   readonly change: (operation: string, path: string) => string | null
   /** After it has changed something in the tree. */
-  readonly changed: (operation: 'place' | 'takeOut' | 'move' | 'linkKept', path: EntryPath) => void
+  readonly changed: (operation: 'place' | 'takeOut' | 'move' | 'linkKept', path: EntryPath, from?: EntryPath) => void
   /** Before the arena looks at something; a code makes it fail. */
   readonly look: (operation: string) => string | null
   /** A sync was asked for: call `complete` when it is done. */
@@ -146,7 +146,7 @@ export class SimulatedDisk extends MemoryDisk {
 
   override move(from: EntryPath, to: EntryPath, expected: DiskStat): PlaceResult {
     this.#hooks.change('moved', to)
-    return this.#after('move', to, super.move(from, to, expected))
+    return this.#after('move', to, super.move(from, to, expected), from)
   }
 
   override place(slot: string, path: EntryPath, expected: DiskStat | null): PlaceResult {
@@ -161,8 +161,13 @@ export class SimulatedDisk extends MemoryDisk {
     return this.#after('linkKept', path, super.linkKept(kept, path))
   }
 
-  #after(operation: 'place' | 'takeOut' | 'move' | 'linkKept', path: EntryPath, result: PlaceResult): PlaceResult {
-    if (result === 'placed') this.#hooks.changed(operation, path)
+  #after(
+    operation: 'place' | 'takeOut' | 'move' | 'linkKept',
+    path: EntryPath,
+    result: PlaceResult,
+    from?: EntryPath,
+  ): PlaceResult {
+    if (result === 'placed') this.#hooks.changed(operation, path, from)
     return result
   }
 

@@ -63,6 +63,17 @@ export type Action =
   | { readonly do: 'read'; readonly pick: number; readonly from: number; readonly part: number }
   /** Cached files are taken away, torn, or put back as they once were. */
   | { readonly do: 'lose_cache'; readonly how: 'gone' | 'torn' | 'short'; readonly pick: number }
+  /** A file that is not real here, through a mount: which of them, and what it becomes. */
+  | {
+      readonly do: 'view'
+      readonly how: 'delete' | 'touch' | 'rename' | 'save' | 'save_over' | 'brief' | 'edit' | 'folder'
+      readonly pick: number
+      readonly path: string
+      readonly text: string
+      readonly size: number
+    }
+  /** The view's thread dies. */
+  | { readonly do: 'kill_view' }
   /** A name that is not valid UTF-8. */
   | { readonly do: 'invalid'; readonly text: string }
   | { readonly do: 'rename' | 'copy' | 'link'; readonly pick: number; readonly path: string }
@@ -232,6 +243,11 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     return { do: 'mark', path: at, mark: pickOf(['unreal', 'unreal', 'unreal', 'real', 'clear', 'pinned'] as const) }
   }
 
+  function viewAction(): Action {
+    const how = pickOf(['delete', 'touch', 'rename', 'rename', 'save', 'save_over', 'brief', 'edit', 'folder'] as const)
+    return { do: 'view', how, pick: random(), path: path(), text: text(), size: size() }
+  }
+
   function powerLoss(): Action {
     return {
       do: 'power',
@@ -256,7 +272,7 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
       rules: ['cut', 'kill', 'lose_store'],
       marks: harsh
         ? ['kill', 'power', 'backup', 'restore_store', 'lose_store', 'errors', 'pause', 'cut']
-        : ['cut', 'kill', 'kill', 'pause'],
+        : ['cut', 'kill', 'kill', 'pause', 'kill_view'],
       all: [
         'cut',
         'partition',
@@ -305,6 +321,8 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
         return { do: 'backup' }
       case 'full':
         return { do: 'full', downMs }
+      case 'kill_view':
+        return { do: 'kill_view' }
       case 'pause':
         return { do: 'pause', downMs }
       case 'clock':
@@ -319,7 +337,14 @@ export function makeScript({ seed, peers: wanted, operations, faults }: ScriptOp
     for (let index = 0; index < Math.ceil(operations / phases); index++) {
       const peer = below(peers)
       const marked = marks && random() < 0.15
-      const action = marked ? markAction() : rules && random() < 0.08 ? ruleAction() : userAction()
+      const viewed = marks && !marked && random() < 0.15
+      const action = marked
+        ? markAction()
+        : viewed
+          ? viewAction()
+          : rules && random() < 0.08
+            ? ruleAction()
+            : userAction()
       steps.push({ phase, atMs: Math.round(atMs), peer, ...action })
       if (action.do === 'move' && random() < 0.5) {
         // The same way back, at another peer, before it has heard of it.

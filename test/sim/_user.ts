@@ -19,6 +19,8 @@ export interface UserSurroundings {
   /** Like `later`, also if the volume is gone by then. */
   readonly inAnyCase: (waitMs: number, work: () => void) => void
   readonly overflow: () => void
+  /** The user has taken away what was at a path, and at those below it. */
+  readonly removed: (path: string, ...below: string[]) => void
 }
 
 export class User {
@@ -32,18 +34,18 @@ export class User {
     const { disk, later } = this.#at
     switch (action.do) {
       case 'write':
-        this.#makeFolders(action.path)
-        return this.#write(action.path, content(action.text, action.size))
+        this.makeFolders(action.path)
+        return this.write(action.path, content(action.text, action.size))
       case 'edit':
-        return this.#withFile(action.pick, path => this.#write(path, content(action.text, action.size)))
+        return this.#withFile(action.pick, path => this.write(path, content(action.text, action.size)))
       case 'append':
-        return this.#withFile(action.pick, path => this.#append(path, content(action.text, action.size)))
+        return this.#withFile(action.pick, path => this.append(path, content(action.text, action.size)))
       case 'hold':
         return this.#withFile(action.pick, path => this.#hold(path, action.text, action.size))
       case 'truncate':
         return this.#withFile(action.pick, path => {
           const bytes = disk.readFile(path)
-          this.#write(path, bytes.subarray(0, Math.floor(bytes.length * action.part)))
+          this.write(path, bytes.subarray(0, Math.floor(bytes.length * action.part)))
         })
       case 'save':
         return this.#withFile(action.pick, path => this.#save(path, action.how, content(action.text, action.size)))
@@ -55,8 +57,8 @@ export class User {
       case 'sneak':
         return this.#withFile(action.pick, path => this.#sneak(path as EntryPath, action.text))
       case 'sparse':
-        this.#makeFolders(action.path)
-        return this.#write(action.path, Buffer.concat([Buffer.alloc(action.size), Buffer.from(action.text)]))
+        this.makeFolders(action.path)
+        return this.write(action.path, Buffer.concat([Buffer.alloc(action.size), Buffer.from(action.text)]))
       case 'invalid':
         return this.#try(() => {
           disk.writeFile(`\ud800${action.text}`, content(action.text, 20))
@@ -66,8 +68,8 @@ export class User {
         return this.#try(() => {
           if (disk.stat(action.from as EntryPath) === null) return
           this.#handled(action.from)
-          this.#makeFolders(action.path)
-          this.#rename(action.from, action.path)
+          this.makeFolders(action.path)
+          this.rename(action.from, action.path)
         })
       case 'ignore':
         return this.#ignore(action.path, action.rules, action.text)
@@ -82,17 +84,17 @@ export class User {
         return this.#withFile(action.pick, path => {
           const bytes = disk.readFile(path)
           this.#delete(path)
-          later(20, () => this.#try(() => this.#write(path, bytes)))
+          later(20, () => this.#try(() => this.write(path, bytes)))
         })
       case 'rename':
         return this.#withAny(action.pick, path => {
-          this.#makeFolders(action.path)
-          this.#rename(path, action.path)
+          this.makeFolders(action.path)
+          this.rename(path, action.path)
         })
       case 'copy':
         return this.#withFile(action.pick, path => {
-          this.#makeFolders(action.path)
-          this.#write(action.path, disk.readFile(path))
+          this.makeFolders(action.path)
+          this.write(action.path, disk.readFile(path))
         })
       case 'link':
         return this.#withFile(action.pick, path => {
@@ -104,24 +106,24 @@ export class User {
       case 'move_folder':
         return this.#moveFolder(action.pick, action.path)
       case 'mkdir':
-        this.#makeFolders(`${action.path}/.`)
+        this.makeFolders(`${action.path}/.`)
         return
       case 'symlink':
-        this.#makeFolders(action.path)
+        this.makeFolders(action.path)
         return this.#try(() => this.#symlink(action.text, action.path))
       case 'become':
         return this.#withAny(action.pick, path => {
           this.#delete(path)
           if (action.type === 'dir') disk.mkdir(path)
           else if (action.type === 'symlink') return this.#symlink(action.text, path)
-          else return this.#write(path, content(action.text, 30))
+          else return this.write(path, content(action.text, 30))
           this.#at.touched(path)
         })
       case 'bulk':
         for (let index = 0; index < action.count; index++) {
           const path = `${action.path}/n${index}`
-          this.#makeFolders(path)
-          this.#try(() => this.#write(path, content(`${action.text}${index}.`, 25)))
+          this.makeFolders(path)
+          this.#try(() => this.write(path, content(`${action.text}${index}.`, 25)))
         }
         return
       case 'overflow':
@@ -163,7 +165,7 @@ export class User {
     for (const one of [path, ...below]) ledger.handled(contentKey(disk, one), { peer, path: one, atMs: nowMs() })
   }
 
-  #makeFolders(path: string): void {
+  makeFolders(path: string): void {
     const { disk, touched } = this.#at
     const names = path.split('/').slice(0, -1)
     for (let length = 1; length <= names.length; length++) {
@@ -181,7 +183,7 @@ export class User {
     ledger.wrote(key === 'empty' ? null : key, { peer, path, atMs: nowMs() })
   }
 
-  #write(path: string, bytes: Uint8Array): void {
+  write(path: string, bytes: Uint8Array): void {
     const { disk, ledger, touched } = this.#at
     this.#try(() => {
       const before = contentKey(disk, path)
@@ -200,7 +202,7 @@ export class User {
   #sneak(path: EntryPath, text: string): void {
     const { disk, later, touched } = this.#at
     const before = disk.stat(path) as DiskStat
-    this.#write(path, content(text, before.size))
+    this.write(path, content(text, before.size))
     const bringBack = () => {
       disk.touch(path, before.mtimeNs)
       touched(path)
@@ -213,52 +215,52 @@ export class User {
     if (unseen()) later(TICK_NS / 1e6, () => this.#try(() => unseen() && bringBack()))
   }
 
-  #append(path: string, bytes: Uint8Array): void {
-    this.#write(path, Buffer.concat([this.#at.disk.readFile(path), bytes]))
+  append(path: string, bytes: Uint8Array): void {
+    this.write(path, Buffer.concat([this.#at.disk.readFile(path), bytes]))
   }
 
   #ignore(folder: string, rules: readonly string[], text: string): void {
     const path = folder === '' ? IGNORE_FILE : `${folder}/${IGNORE_FILE}`
     if (rules.length === 0) return this.#try(() => this.#delete(path))
-    this.#makeFolders(path)
-    this.#write(path, Buffer.from(`# ${text}\n${rules.join('\n')}\n`))
+    this.makeFolders(path)
+    this.write(path, Buffer.from(`# ${text}\n${rules.join('\n')}\n`))
   }
 
   /** A program that has the file open, and writes to it twice. */
   #hold(path: string, text: string, size: number): void {
     const { disk, later, inAnyCase } = this.#at
     const release = disk.holdForWriting(path)
-    this.#append(path, content(text, size))
+    this.append(path, content(text, size))
     inAnyCase(300, release)
-    later(300, () => this.#try(() => this.#append(path, content(`${text}2`, size))))
+    later(300, () => this.#try(() => this.append(path, content(`${text}2`, size))))
   }
 
   #save(path: string, how: Extract<Action, { do: 'save' }>['how'], bytes: Uint8Array): void {
     const { later, disk, touched } = this.#at
     if (how === 'in_place') {
       // Beside a file of its own, for as long as it is open.
-      this.#write(`${path}.swp`, content(`${bytes.length}`, 8))
-      this.#write(path, bytes)
+      this.write(`${path}.swp`, content(`${bytes.length}`, 8))
+      this.write(path, bytes)
       return later(40, () => this.#try(() => this.#delete(`${path}.swp`)))
     }
     if (how === 'linked') {
       disk.link(path, `${path}~`)
       touched(`${path}~`)
       this.#delete(path)
-      this.#write(path, bytes)
+      this.write(path, bytes)
       return later(4, () => this.#try(() => this.#delete(`${path}~`)))
     }
     if (how === 'recreate') {
       this.#delete(path)
-      return later(5, () => this.#write(path, bytes))
+      return later(5, () => this.write(path, bytes))
     }
     const temporary = `${path}~new`
     if (how === 'rename') {
-      this.#write(temporary, bytes)
-      return later(3, () => this.#try(() => this.#rename(temporary, path)))
+      this.write(temporary, bytes)
+      return later(3, () => this.#try(() => this.rename(temporary, path)))
     }
-    this.#rename(path, `${path}~`)
-    later(2, () => this.#write(path, bytes))
+    this.rename(path, `${path}~`)
+    later(2, () => this.write(path, bytes))
     if (bytes.length % 2 === 0) later(9, () => this.#try(() => this.#delete(`${path}~`)))
   }
 
@@ -269,24 +271,37 @@ export class User {
     touched(path)
   }
 
+  /** Deletes what is there, if it can. */
+  remove(path: string): void {
+    this.#try(() => this.#delete(path))
+  }
+
+  /** Through a view, where the disk shows nothing. */
+  removed(path: string): void {
+    this.#at.removed(path)
+  }
+
   #delete(path: string): void {
-    const { disk, ledger, touched } = this.#at
+    const { disk, ledger, touched, removed } = this.#at
     const below = disk.stat(path as EntryPath)?.type === 'dir' ? pathsOf(disk, path) : []
     const keys = [path, ...below].map(item => contentKey(disk, item))
     disk.remove(path)
     for (const key of keys) ledger.ended(key)
+    removed(path, ...below)
     touched(...below.reverse(), path)
   }
 
-  #rename(from: string, to: string): void {
-    const { disk, ledger, touched } = this.#at
+  rename(from: string, to: string): void {
+    const { disk, ledger, touched, removed } = this.#at
     const replaced = contentKey(disk, to)
     const moved = contentKey(disk, from)
     if (from === to) return
+    const below = disk.stat(from as EntryPath)?.type === 'dir' ? pathsOf(disk, from) : []
     const same = moved !== null && replaced === moved && sameToPeers(disk, from, to)
     disk.rename(from, to)
     if (same) ledger.overSame.add(moved)
     if (replaced !== moved) ledger.ended(replaced)
+    removed(from, ...below)
     touched(from, to)
   }
 
@@ -301,8 +316,8 @@ export class User {
     const to = disk.stat(path as EntryPath) === null && !path.startsWith(`${from}/`) ? path : `${from}.moved`
     if (disk.stat(to as EntryPath) !== null) return
     this.#handled(from)
-    this.#makeFolders(to)
-    this.#try(() => this.#rename(from, to))
+    this.makeFolders(to)
+    this.#try(() => this.rename(from, to))
   }
 
   #swap(pick: number, other: number): void {
@@ -314,9 +329,9 @@ export class User {
     this.#handled(a)
     this.#handled(b)
     this.#try(() => {
-      this.#rename(a, `${a}.swap`)
-      this.#rename(b, a)
-      this.#rename(`${a}.swap`, b)
+      this.rename(a, `${a}.swap`)
+      this.rename(b, a)
+      this.rename(`${a}.swap`, b)
     })
   }
 }

@@ -17,6 +17,7 @@ import type { Store } from '../../actors/arena/store.ts'
 import { openStore } from '../../actors/arena/store-tables.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { living } from '../../actors/arena/version.ts'
+import type { ViewDesk } from '../../actors/arena/views.ts'
 import { engine } from '../../actors/hasher/engine.ts'
 import { hashLeaves, hashSmall, leafCount } from '../../actors/hasher/merkle.ts'
 import { perform } from '../../actors/hasher/patch.ts'
@@ -24,8 +25,8 @@ import type { Mark } from '../../protocol/control.ts'
 import { type ErrorCode, type Failure, SyncError } from '../../protocol/error.ts'
 import type { ArenaName, Author, EntryPath, PeerId, ReplicaId, SessionToken } from '../../protocol/ids.ts'
 import { LEAF_BYTES, LEAVES_PER_MESSAGE } from '../../protocol/limits.ts'
-import { OWN_FOLDER } from '../../protocol/path.ts'
-import type { ArenaReport, ArenaSettings, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
+import { ancestorsOf, OWN_FOLDER } from '../../protocol/path.ts'
+import type { ArenaReport, ArenaSettings, FromView, HashResult, HashTask, ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import { memoryFiles } from '../arena/_memory-files.ts'
 import { randomFrom } from '../system/_random.ts'
@@ -33,6 +34,7 @@ import { bytesHeld, bytesKey, contentKey, contentsOf, Ledger, pathsOf } from './
 import { Killed, SimulatedDisk, SimulatedTables, SimulationFailure } from './_parts.ts'
 import { type Script, type Step, TICK_NS } from './_script.ts'
 import { User } from './_user.ts'
+import { ViewUser } from './_view.ts'
 
 const START_MS = Date.UTC(2026, 0, 1)
 const ARENA = 'sim' as ArenaName
@@ -56,6 +58,14 @@ export interface Peer {
   readonly name: string
   readonly disk: SimulatedDisk
   readonly user: User
+  /** The same person at a mount. */
+  readonly viewUser: ViewUser
+  /** The arena's end of the mount. */
+  desk: ViewDesk | null
+  /** Paths where the user has taken something away, and no deletion was told since. */
+  readonly removed: Set<string>
+  /** The same, for what was just out of place in a folder that they took away. */
+  readonly removedBelow: Set<string>
   arena: Arena | null
   store: Store | null
   /** What it wants of each path, and of the arena. */
@@ -133,6 +143,8 @@ export class World {
   readonly ignoring: boolean
   /** Not everybody wants everything real. */
   readonly marking: boolean
+  /** Users work through mounts. */
+  readonly viewed: boolean
   /** Users make hard links: what is done through one name no watcher tells of the other; a scan finds it. */
   readonly linked: boolean
 
@@ -143,6 +155,7 @@ export class World {
     this.#rules = rules
     this.linked = script.steps.some(step => step.do === 'link')
     this.marking = script.steps.some(step => step.do === 'mark')
+    this.viewed = script.steps.some(step => step.do === 'view')
     this.ignoring = script.steps.some(step => step.do === 'ignore')
     this.#random = randomFrom(script.seed * 31 + 7)
     for (let index = 0; index < script.peers; index++) this.peers.push(this.#makePeer(index))
@@ -237,7 +250,7 @@ export class World {
       { nowNs: () => this.#nowNs(clock), mtimeGrainNs: BigInt(this.script.grainNs ?? 1) },
       {
         change: (operation, path) => this.#changing(peer, operation, path),
-        changed: (operation, path) => this.#changed(peer, operation, path),
+        changed: (operation, path, from) => this.#changed(peer, operation, path, from),
         look: operation => this.#looking(peer, operation),
         syncing: complete => this.#syncing(peer, complete),
       },
@@ -248,15 +261,26 @@ export class World {
       ledger: this.ledger,
       nowMs: () => this.nowMs,
       touched: (...paths) => this.#watch(peer, paths),
-      later: (waitMs, work) =>
-        this.after(waitMs, () => {
-          if (peer.away !== null) return
-          this.userMs = this.nowMs
-          work()
-          this.#noteReplaced(peer)
-        }),
+      later: (waitMs, work) => this.#laterFor(peer, waitMs, work),
       inAnyCase: (waitMs, work) => this.after(waitMs, work),
       overflow: () => this.#enter(peer, arena => arena.touched(null)),
+      removed: (path, ...below) => {
+        peer.removedBelow.add(path)
+        for (const one of [path, ...below]) peer.removed.add(one)
+      },
+    })
+    const viewUser = new ViewUser({
+      disk,
+      ledger: this.ledger,
+      user,
+      store: () => peer.store,
+      tell: (message, arriving) => this.#fromView(peer, message, arriving),
+      later: (waitMs, work) => this.#laterFor(peer, waitMs, work),
+      keyOf: hash => {
+        const bytes = this.#contentOf(hash)
+        return bytes && bytesKey(bytes)
+      },
+      count: what => this.count(what),
     })
     const peer: Peer = {
       index,
@@ -264,6 +288,10 @@ export class World {
       name: letter,
       disk,
       user,
+      viewUser,
+      desk: null,
+      removed: new Set(),
+      removedBelow: new Set(),
       arena: null,
       store: null,
       marks: new Marks('real'),
@@ -285,6 +313,16 @@ export class World {
       plans: [],
     }
     return peer
+  }
+
+  /** A user goes on after a pause, unless the volume has gone. */
+  #laterFor(peer: Peer, waitMs: number, work: () => void): void {
+    this.after(waitMs, () => {
+      if (peer.away !== null) return
+      this.userMs = this.nowMs
+      work()
+      this.#noteReplaced(peer)
+    })
   }
 
   #newTables(tables: MemoryTables, peerOf: () => Peer): SimulatedTables {
@@ -359,6 +397,7 @@ export class World {
       })
       peer.arena = arena
       arena.start()
+      if (this.viewed) this.#openView(peer)
     } catch (error) {
       this.#border(peer, error)
     } finally {
@@ -366,6 +405,27 @@ export class World {
     }
     for (const other of this.peers) this.#connect(peer, other)
     this.#wake(peer)
+  }
+
+  #openView(peer: Peer): void {
+    const { life } = peer
+    peer.viewUser.reset()
+    peer.desk?.close()
+    peer.desk =
+      peer.arena?.openView(message =>
+        this.after(VIEW_MS * this.chance(), () => {
+          if (peer.life === life) peer.viewUser.heard(message)
+        }),
+      ) ?? null
+  }
+
+  #fromView(peer: Peer, message: FromView, arriving: (() => void) | undefined): void {
+    const { life, desk } = peer
+    this.after(VIEW_MS * this.chance(), () => {
+      if (peer.life !== life || peer.desk !== desk) return
+      arriving?.()
+      this.#enter(peer, () => desk?.receive(message))
+    })
   }
 
   /** The shell lets go of an arena whose root is gone, and opens it again when it is back. */
@@ -431,6 +491,8 @@ export class World {
     this.note(`${peer.name} ends`)
     peer.arena = null
     peer.store = null
+    peer.desk = null
+    peer.viewUser.reset()
     peer.life++
     peer.fuse = null
     peer.disk.dispose()
@@ -535,8 +597,12 @@ export class World {
   }
 
   /** I5 and I6 at every step: only what users wrote comes to a path, and nothing leaves it that only gets a successor. */
-  #changed(peer: Peer, operation: 'place' | 'takeOut' | 'move' | 'linkKept', path: EntryPath): void {
+  #changed(peer: Peer, operation: 'place' | 'takeOut' | 'move' | 'linkKept', path: EntryPath, from?: EntryPath): void {
     const { disk, store } = peer
+    // What the user has just taken away below a folder is missing under its new name.
+    if (from !== undefined)
+      for (const gone of [...peer.removed])
+        if (gone.startsWith(`${from}/`)) peer.removed.add(path + gone.slice(from.length))
     const { inside } = disk
     disk.inside = false
     const key = contentKey(disk, path)
@@ -641,8 +707,16 @@ export class World {
       for (const { action, path, other, author } of report.events) {
         this.note(`${peer.name} history ${action} ${path}${other === undefined ? '' : ` from ${other}`} by ${author}`)
         if (action === 'unrealized') this.#givenUp(peer, path)
+        if (action === 'deleted' && author === (LETTERS[peer.index] as string).repeat(7)) this.#deleted(peer, path)
       }
     }
+  }
+
+  /** I8 at every step: what this peer tells as a deletion, its user has done. A store that was put back may take it for news. */
+  #deleted(peer: Peer, path: EntryPath): void {
+    if (peer.removed.delete(path) || ancestorsOf(path).some(folder => peer.removedBelow.has(folder))) return
+    if (this.script.steps.some(step => FORGETTING.has(step.do))) return
+    throw new SimulationFailure('I8 deleted by nobody', `${peer.name} tells of the end of ${path}`)
   }
 
   /** What a user puts where the very same peer has made a file, and given it up, replaces it: its count includes it. */
@@ -980,6 +1054,11 @@ export class World {
         // What was held against its hash is trusted until the process ends: content is torn while it is down.
         if (step.how === 'gone') return this.#loseCache(peer, step)
         return this.#kill(peer, 0, 500, () => this.#loseCache(peer, step))
+      case 'view':
+        return peer.viewUser.act(step)
+      case 'kill_view':
+        if (this.viewed && peer.arena !== null) this.#openView(peer)
+        return
       case 'evict':
         return this.#command(peer, 'evict', step.path === '' ? {} : { path: step.path })
       case 'pause':
@@ -1164,14 +1243,19 @@ const OUTSIDE = new Set([
   'evict',
   'read',
   'lose_cache',
+  'kill_view',
   'overflow',
   'stall',
   'errors',
   'unmount',
   'reboot',
 ])
+/** After these a disk may show less than its store knows. */
+const FORGETTING = new Set<Step['do']>(['power', 'lose_store', 'restore_store', 'unmount', 'errors', 'full'])
 /** How often a root that is not there is looked for. */
 const ROOT_RETRY_MS = 1_000
+/** Longest way between a view and its arena. */
+const VIEW_MS = 3
 /** How far ahead of its time a race can bring what a user does. */
 const RACE_MS = 3_000
 
