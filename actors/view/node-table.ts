@@ -79,10 +79,16 @@ export class NodeTable {
     node.lookups = Math.max(0, node.lookups - count)
     if (node.lookups > 0) return null
     this.#nodes.delete(number)
-    this.#byId.delete(node.id)
+    if (this.#byId.get(node.id) === node) this.#byId.delete(node.id)
     for (const place of [...node.places]) this.detach(place.parent, place.name)
     for (const name of [...node.children.keys()]) this.detach(node, name)
     return node
+  }
+
+  /** What is found under its names from now on has a number of its own; who knows this one goes on with it. */
+  retire(node: Node): void {
+    if (this.#byId.get(node.id) === node) this.#byId.delete(node.id)
+    for (const place of [...node.places]) this.detach(place.parent, place.name)
   }
 
   /** Drops a node that was made by `reach` but not given after all. */

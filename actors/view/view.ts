@@ -8,7 +8,7 @@
  * Requests are answered side by side: one that waits for its source holds up no other. The kernel sees to it that what must not
  * overlap does not (it locks a folder while something is made or removed in it, and closes a file only when all is answered).
  */
-import { constants } from 'node:fs'
+import { constants, fstatSync } from 'node:fs'
 import { constants as osConstants } from 'node:os'
 import { setMode } from '../arena/posix-calls.ts'
 import {
@@ -146,6 +146,8 @@ type Handle = FileHandle | FolderHandle
 interface Backing {
   readonly number: number
   users: number
+  /** Which file that is. */
+  readonly file: string
 }
 
 const errnos: Readonly<Record<string, number>> = osConstants.errno
@@ -553,11 +555,15 @@ export class View {
   /** Takes a file that was just opened; closes it if that fails. */
   #opened(node: Node, file: OpenFile, how: OpenHow): OpenAnswer {
     try {
+      if (this.#isAnother(node, file)) {
+        this.#nodes.retire(node)
+        throw new ViewError('ESTALE', `node ${node.number} is a file that was given up while it was open`)
+      }
       if (file.descriptor !== null && !file.copied && how.write) this.#becameReal(node, file)
       const siblings = this.#open.get(node)?.size ?? 0
       // Inside the kernel a node's content goes either through its cache or through it to the file, for all who have it open.
       const mixed = siblings > 0 && !this.#backings.has(node)
-      const backing = file.descriptor === null || file.copied || mixed ? 0 : this.#useBacking(node, file.descriptor)
+      const backing = mixed ? 0 : this.#useBacking(node, file.copied ? null : file.descriptor)
       const passthrough = backing !== 0
       const handle: FileHandle = { kind: 'file', node, how, file, former: null, busy: 0, released: false, passthrough }
       const fh = this.#addHandle(handle, file.descriptor)
@@ -567,8 +573,8 @@ export class View {
         return { fh, flags: OPEN_PASSTHROUGH, backing }
       }
       // What is written by handles that cannot read is a new version anyway, and its pages would be dropped at the next opening: so
-      // it does not take the way over them. (Read on demand while the kernel has the real one: it must not take it.)
-      if (this.#backings.has(node) || !how.read) {
+      // it does not take the way over them.
+      if (!how.read) {
         node.cached = null
         return { fh, flags: OPEN_DIRECT_IO, backing: 0 }
       }
@@ -577,6 +583,21 @@ export class View {
       file.close()
       throw error
     }
+  }
+
+  /**
+   * Whether somebody has a real file open as this node, and this is another one: its content was given up since, and has come back.
+   * The kernel would go on with the former one, and what is written would be lost with it; it looks again for a number of its own.
+   */
+  #isAnother(node: Node, { descriptor, copied }: OpenFile): boolean {
+    if (descriptor === null || copied) return false
+    const backing = this.#backings.get(node)
+    if (backing !== undefined) return backing.file !== fileOf(descriptor)
+    for (const { kind, file } of this.#open.get(node) ?? []) {
+      if (kind === 'folder' || file.descriptor === null || file.copied) continue
+      return fileOf(descriptor) !== fileOf(file.descriptor)
+    }
+    return false
   }
 
   /** @param number the handle's, which for a file is its descriptor */
@@ -593,15 +614,17 @@ export class View {
     if (this.#handles.size >= this.#handlesMax) throw new ViewError('ENFILE', 'too many open files')
   }
 
-  #useBacking(node: Node, descriptor: number): number {
+  /** @param descriptor of the real file; null: it is read on demand. What the kernel has as this node already is the same content. */
+  #useBacking(node: Node, descriptor: number | null): number {
     if (!this.#passthrough) return 0
     const known = this.#backings.get(node)
     if (known !== undefined) {
       known.users++
       return known.number
     }
+    if (descriptor === null) return 0
     const number = this.#outlet.openBacking(descriptor)
-    if (number !== 0) this.#backings.set(node, { number, users: 1 })
+    if (number !== 0) this.#backings.set(node, { number, users: 1, file: fileOf(descriptor) })
     return number
   }
 
@@ -868,6 +891,12 @@ export class View {
 }
 
 /** In a listing: the name with its type, without a node. */
+/** Which file is open, whatever it is called. */
+function fileOf(descriptor: number): string {
+  const { dev, ino } = fstatSync(descriptor, { bigint: true })
+  return `${dev}:${ino}`
+}
+
 function notGiven(entry: SourceEntry): NodeEntry {
   return { node: 0, generation: 0, attributes: entry.attributes, validMs: 0 }
 }

@@ -44,3 +44,29 @@ onMount('a file that is open for writing through a mount is not given up', async
   await eventually('then it is given up', () => !fs.existsSync(join(w.here, 'file')))
   t.is(fs.readFileSync(join(w.docs, 'file'), 'utf8'), 'before\nafter\n')
 })
+
+onMount(
+  'what is written to a file that was given up and came back is not lost, though somebody has had it open all the time',
+  async t => {
+    const w = await partialWorld(t, root => fs.writeFileSync(join(root, 'file'), 'before\n'))
+    const file = join(w.docs, 'file')
+    // Made real by who writes.
+    fs.closeSync(fs.openSync(file, 'r+'))
+    const reader = fs.openSync(file, 'r')
+    const read = () => {
+      const bytes = Buffer.alloc(100)
+      return bytes.toString('utf8', 0, fs.readSync(reader, bytes, 0, bytes.length, 0))
+    }
+    t.is(read(), 'before\n')
+    await eventually('it is given up', () => !fs.existsSync(join(w.here, 'file')))
+    await eventually('for good', () => w.household.staged(w.laptop).length === 0)
+    fs.appendFileSync(file, 'after\n')
+    t.is(fs.readFileSync(file, 'utf8'), 'before\nafter\n')
+    t.true(['before\n', 'before\nafter\n'].includes(read()))
+    fs.closeSync(reader)
+    await eventually('what was written is with the other', () => {
+      return fs.readFileSync(join(w.there, 'file'), 'utf8') === 'before\nafter\n'
+    })
+    t.is(fs.readFileSync(file, 'utf8'), 'before\nafter\n')
+  },
+)
