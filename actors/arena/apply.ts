@@ -827,7 +827,9 @@ export class Applier {
     const folders = new Set<EntryPath>()
     for (let after: EntryPath | null = null; ; ) {
       const page: Entry[] = this.#context.store.page(after, 1000, folder)
-      for (const { path, known } of page) if (living(known)) folders.add(parentOf(path) ?? folder)
+      // What is just being given up may have gone with its folder: then that is told first.
+      for (const { path, known } of page)
+        if (living(known) && !this.givingUp(path)) folders.add(parentOf(path) ?? folder)
       if (page.length < 1000) break
       after = (page.at(-1) as Entry).path
     }

@@ -188,7 +188,12 @@ export class Arena {
         peerReady: () => this.#giveUp.peerReady(),
         begunAfresh: () => this.#giveUp.leases.rest(context.clock.nowMs()),
       },
-      () => ({ scanning: this.#scanning, pending: context.store.state().totals.pending }),
+      () => {
+        const scanning = this.#scanning
+        // Whoever hears of it is to hear of its end, however soon that is.
+        if (scanning) this.#scanningSaid = true
+        return { scanning, pending: context.store.state().totals.pending }
+      },
     )
     this.#questions = new Questions(context)
     this.#giveUp = new GiveUp(context, this.#local, this.#apply, this.#questions, {

@@ -536,8 +536,10 @@ export class GiveUp {
       const { size } = entry.known.content
       this.#apply.unstage(intent?.slot as string)
       this.#underWay.delete(path)
-      // What a user has put there meanwhile was not looked at.
+      // What a user has put there meanwhile was not looked at; and its folder may have been taken away.
       this.#local.lookAgain(path)
+      const now = this.#context.store.entry(path)
+      if (now) this.#apply.holdFor(now)
       this.leases.ended(path)
       this.#note(path, null)
       this.#settled(path, null, size)

@@ -1414,3 +1414,15 @@ test('history tells what happened here and elsewhere, newest first', t => {
   t.deepEqual(actions(a), ['removed g', 'renamed g', 'edited f', 'created f'])
   t.deepEqual(actions(b), ['deleted g', 'renamed g', 'received f', 'received f'])
 })
+
+test('who is told that a peer looks at its disk is told when that is over, however soon', t => {
+  const { world, a, b } = makePair()
+  a.write('f', 'x')
+  settle(world)
+  // The thread is late: it is told in the very moment in which there is something to look at.
+  a.arena.touched(['f'])
+  world.nowMs += 1_000
+  a.arena.tick()
+  settle(world)
+  t.deepEqual(b.state.missing, [])
+})

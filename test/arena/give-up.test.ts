@@ -421,3 +421,43 @@ test('a store that begins afresh has forgotten what it promised: it gives nothin
   t.true(world.nowMs - freshMs >= LEASE_MS - 1_000, `${world.nowMs - freshMs}`)
   assertSettled(t, world)
 })
+
+test('a folder that is taken away while a file in it is given up is not made again, unless the file is out already', t => {
+  for (const moment of ['takeOut', 'sync'] as const) {
+    const { world, a, b } = makePair()
+    a.mkdir('out')
+    a.write('out/file', 'content')
+    settle(world)
+    let moved = false
+    const made: string[] = []
+    const takeAway = () => {
+      if (moved) return
+      moved = true
+      if (moment === 'takeOut') a.disk.rename('out', 'other')
+      else a.disk.remove('out')
+      a.touch('out', 'other')
+    }
+    a.disk.fault = (operation, path) => {
+      if (operation === 'takeOut' && moment === 'takeOut') takeAway()
+      if (operation === 'makeFolder') made.push(path)
+      return null
+    }
+    const sync = a.disk.sync.bind(a.disk)
+    a.disk.sync = done => {
+      if (moment === 'sync' && a.disk.stageList().length > 0) takeAway()
+      sync(done)
+    }
+    a.configure({ mark: 'unreal' })
+    pass(world, 4 * LEASE_MS)
+    t.true(moved)
+    if (moment === 'takeOut') {
+      t.deepEqual(made, [])
+      t.deepEqual(a.tree(), { other: '/' })
+      t.deepEqual(b.tree(), { other: '/', 'other/file': 'content' })
+    } else {
+      t.deepEqual(a.tree(), { out: '/' })
+      t.deepEqual(b.tree(), { out: '/', 'out/file': 'content' })
+    }
+    assertSettled(t, world)
+  }
+})

@@ -211,9 +211,15 @@ test('what is not on the disk follows a folder that was renamed there, into ever
   for (const path of ['old/own', 'new/own']) b.run('mark', { path, mark: 'real' })
   b.write('old/own', 'real')
   settle(world)
+  const made: string[] = []
+  b.disk.fault = (operation, path) => {
+    if (operation === 'makeFolder') made.push(path)
+    return null
+  }
   b.rename('old', 'new')
   const moved = view.asking({ type: 'rename_below', folder: at('old'), to: at('new') })
   settle(world)
+  t.deepEqual(made, [], 'no folder is made again for what is about to leave it')
   t.deepEqual(moved(), { is: null })
   const expected: Record<string, string> = { beside: 'x', 'new': '/', 'new/own': 'real' }
   for (let index = 0; index < 7; index++) expected[`new/${index}`] = '/'
