@@ -2,10 +2,9 @@
  * The cache's file of one blob, as one reader has it open: parts that the arena has said to be in it are read from there, and no
  * bytes cross threads. The file may be removed and begun anew; each part is read from the one that it was said to be in.
  */
-
 import type { CachedFile } from '../../protocol/ports.ts'
-import { openCachedFile } from '../arena/cache-files-posix.ts'
 import { DiskError } from '../arena/disk.ts'
+import { openCachedFile } from './cached-file.ts'
 import { closeKept, kept } from './kept.ts'
 import type { Part } from './read-ahead.ts'
 import { readContent } from './view-calls.ts'
