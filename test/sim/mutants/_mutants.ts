@@ -504,8 +504,8 @@ export const MUTANTS: readonly Mutant[] = [
       },
       {
         file: ARENA,
-        search: 'pending: context.store.state().totals.pending }),',
-        replace: 'pending: 0 }),',
+        search: 'return { scanning, pending: context.store.state().totals.pending }',
+        replace: 'return { scanning, pending: 0 }',
       },
     ],
     faults: ['none', 'disk'],
