@@ -164,6 +164,36 @@ export function checkEqual(sights: readonly Sight[]): void {
   }
 }
 
+/** The same where not everybody shows everything: who shows a path shows what the others do, and only files are left out. */
+export function checkShown(sights: readonly Sight[]): void {
+  const shown = new Map<string, { line: string; peer: string }>()
+  for (const { peer, synced } of sights) {
+    for (const [path, { line, type }] of synced) {
+      const known = shown.get(path)
+      if (known !== undefined && known.line !== line)
+        throw new Violation('I2 different trees', `${path}: ${known.peer}: ${known.line}; ${peer}: ${line}`)
+      shown.set(path, { line, peer })
+      if (type !== 'file' && sights.some(other => !other.synced.has(path) && !other.own.has(path)))
+        throw new Violation('I2 different trees', `${path}, a ${type} of ${peer}, is not everywhere`)
+    }
+  }
+}
+
+/** I7, I8: what somebody showed, somebody shows. */
+export function checkNothingLeft(before: readonly Sight[], after: readonly Sight[]): void {
+  for (const { peer, synced } of before)
+    for (const [path, { line }] of synced)
+      if (!after.some(sight => sight.synced.get(path)?.line === line))
+        throw new Violation('I7 last copy', `${path}, which ${peer} had, is at nobody's: ${line}`)
+}
+
+/** What programs got when they read files. */
+export function checkReads(ledger: Ledger): void {
+  for (const { by, key } of ledger.reads.splice(0))
+    if (key !== EMPTY && !ledger.written.has(key))
+      throw new Violation('I5 wrong read', `${by.peer} read from ${JSON.stringify(by.path)} what nobody wrote (${key})`)
+}
+
 /** I1, I4, I5. */
 export function checkContents(sights: readonly Sight[], ledger: Ledger): void {
   const held = new Set<string>()

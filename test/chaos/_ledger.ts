@@ -12,7 +12,16 @@ export interface Written {
 /** Every file is empty at some moment, so an empty one proves nothing. */
 export const EMPTY = 'empty'
 
-export class Ledger {
+/** Who is told of what users do. */
+export interface Told {
+  acted(by: Written, act: string, before: string | null, after: string | null): void
+  passed(by: Written, key: string): void
+  read(by: Written, key: string): void
+}
+
+export class Ledger implements Told {
+  /** What programs have read since the last check. */
+  readonly reads: { by: Written; key: string }[] = []
   /** Everything ever written, states in between included. */
   readonly written = new Map<string, Written>()
   /** What nobody has knowingly ended. */
@@ -32,6 +41,11 @@ export class Ledger {
     if (after === null || after === EMPTY) return
     this.written.set(after, by)
     this.required.set(after, by)
+  }
+
+  /** What a program got when it read a file. */
+  read(by: Written, key: string): void {
+    this.reads.push({ by, key })
   }
 
   /** A state that a program's file goes through on its way. */

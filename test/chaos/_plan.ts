@@ -37,7 +37,7 @@ export type Act =
       readonly pauseMs: number
     }
   | { readonly do: 'touch'; readonly pick: number; readonly mtimeMs: number }
-  | { readonly do: 'chmod' | 'delete' | 'recase'; readonly pick: number }
+  | { readonly do: 'chmod' | 'delete' | 'recase' | 'read'; readonly pick: number }
   | { readonly do: 'rename' | 'copy' | 'link'; readonly pick: number; readonly path: string }
   /** Into a folder that is there. */
   | { readonly do: 'move'; readonly pick: number; readonly other: number }
@@ -69,6 +69,13 @@ export type Fault =
   | { readonly do: 'no_access'; readonly pick: number; readonly mode: number; readonly forMs: number }
   | { readonly do: 'full_disk'; readonly forMs: number; readonly spareBytes: number }
   | { readonly do: 'unmount'; readonly forMs: number; readonly running: boolean }
+  /** What a peer wants of a path (none: of everything). */
+  | { readonly do: 'mark'; readonly path: string; readonly mark: 'real' | 'pinned' | 'unreal' }
+  /** Content below a path (none: all) is to be given up now, or to be cached. */
+  | { readonly do: 'evict' | 'fetch'; readonly path: string }
+  | { readonly do: 'cache_limit'; readonly bytes: number }
+  /** The thread of the mount dies. */
+  | { readonly do: 'kill_view' }
 
 export type Step = Moment &
   ({ readonly is: 'act'; readonly act: Act } | { readonly is: 'fault'; readonly fault: Fault })
@@ -76,9 +83,15 @@ export type Step = Moment &
 export interface Round {
   readonly seed: number
   readonly number: number
+  /** The user of the peer that has a mount works through it. */
+  readonly mounted: boolean
+  /** In the end of the round everything is wanted real again. */
+  readonly real: boolean
   readonly steps: readonly Step[]
 }
 
+/** The peer that has a mount. Its service is not made to stand still: its user's programs would, and with them more than that. */
+export const MOUNT_PEER = 1
 /** The peer whose root is a small disk of its own. */
 export const SMALL_DISK_PEER = 2
 
@@ -109,6 +122,7 @@ const ODD_NAMES = [
   Array.from({ length: 30 }, (_, index) => `deep${index}`).join('/'),
 ]
 const IGNORABLE = ['scratch/', '*.ignored', 'a', 'e/', 'notes.md']
+const MARKS = ['unreal', 'unreal', 'unreal', 'pinned', 'real'] as const
 const YEAR_SECONDS = 365 * 86_400
 const FAULT_KINDS: readonly Fault['do'][] = [
   'kill',
@@ -142,6 +156,11 @@ const FAULT_KINDS: readonly Fault['do'][] = [
   'full_disk',
   'full_disk',
   'unmount',
+  'evict',
+  'evict',
+  'fetch',
+  'cache_limit',
+  'kill_view',
 ]
 
 export function planRound(seed: number, number: number): Round {
@@ -181,13 +200,19 @@ export function planRound(seed: number, number: number): Round {
       steps.push({ ...at, peer: (at.peer + 1 + below(PEERS - 1)) % PEERS, is: 'act', act: cross(right, left) })
     } else steps.push({ ...at, is: 'act', act: act() })
   }
+  for (let marks = below(4); marks > 0; marks--) {
+    const fault = { do: 'mark', path: random() < 0.6 ? '' : pickOf(NAMES), mark: pickOf(MARKS) } as const
+    // Early, so that there is time for something to come of it.
+    steps.push({ atMs: Math.round(random() * 1_000), peer: below(PEERS), is: 'fault', fault })
+  }
   for (let index = 0; index < faults; index++) {
     const fault = makeFault(pickOf(FAULT_KINDS))
     const small = fault.do === 'full_disk' || fault.do === 'unmount'
-    steps.push({ atMs: atMs(), peer: small ? SMALL_DISK_PEER : below(PEERS), is: 'fault', fault })
+    const peer = small ? SMALL_DISK_PEER : fault.do === 'kill_view' ? MOUNT_PEER : below(PEERS)
+    steps.push({ atMs: atMs(), peer, is: 'fault', fault })
   }
   steps.sort((a, b) => a.atMs - b.atMs)
-  return { seed, number, steps }
+  return { seed, number, mounted: random() < 0.7, real: number % 3 === 0, steps }
 
   function act(): Act {
     const roll = below(100)
@@ -219,7 +244,7 @@ export function planRound(seed: number, number: number): Round {
     if (roll < 93) return { do: 'twins', path: path() }
     if (roll < 94) return { do: 'sparse', path: path(), size: 500_000 + below(3_000_000) }
     if (roll < 96) return { do: 'unpack', path: path(), count: 5 + below(40) }
-    if (roll < 97) return { do: 'invalid_name' }
+    if (roll < 97) return random() < 0.2 ? { do: 'invalid_name' } : { do: 'read', pick }
     if (roll < 98) {
       const rules = random() < 0.4 ? [] : [pickOf(IGNORABLE), pickOf(IGNORABLE)]
       return { do: 'ignore', rules }
@@ -260,6 +285,15 @@ export function planRound(seed: number, number: number): Round {
         return { do: kind, pick: random(), mode: pickOf([0, 0o444, 0o555]), forMs: 2 * forMs }
       case 'full_disk':
         return { do: kind, forMs: 2 * forMs, spareBytes: pickOf([0, 0, 8_192, 300_000]) }
+      case 'mark':
+        return { do: kind, path: '', mark: 'unreal' }
+      case 'evict':
+      case 'fetch':
+        return { do: kind, path: random() < 0.7 ? '' : pickOf(NAMES) }
+      case 'cache_limit':
+        return { do: kind, bytes: pickOf([0, 300_000, 2_000_000, 1_000_000_000]) }
+      case 'kill_view':
+        return { do: kind }
       case 'unmount':
         return { do: kind, forMs, running: random() < 0.5 }
       default:

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { mountFault } from '../system/_mount.ts'
+import { cannotMount } from '../view/_mount.ts'
 import type { Fault } from './_plan.ts'
 
 /** Root may read and write everything; people's services may not. */
@@ -43,10 +44,15 @@ export class Surroundings {
       case 'full_disk':
       case 'unmount':
         return this.#mountFault
+      case 'kill_view':
+        return cannotMount
       default:
         return null
     }
   }
+
+  /** Arenas can be mounted. */
+  readonly views = cannotMount === null
 
   /** Environment of a service whose wall clock is wrong by so much. */
   clock(offsetSeconds: number): Record<string, string> {

@@ -23,10 +23,11 @@ import {
   utimesSync,
   writeSync,
 } from 'node:fs'
+import { constants as systemConstants } from 'node:os'
 import { dirname, join } from 'node:path'
 import { OWN_FOLDER } from '../../protocol/path.ts'
 import { randomBytesFrom } from '../system/_random.ts'
-import { keyAt, keyOfBytes, keyOfFile, keyOfLink, type Ledger, type Written } from './_ledger.ts'
+import { keyAt, keyOfBytes, keyOfFile, keyOfLink, type Told, type Written } from './_ledger.ts'
 import type { Act } from './_plan.ts'
 
 /** What a program shrugs off: somebody else was there first, or the disk cannot. */
@@ -45,6 +46,17 @@ const SHRUGGED = new Set([
   'ESTALE',
   'EACCES',
 ])
+/** And at a mount: nobody has the content now, or the service or its view has ended. */
+const SHRUGGED_AT_MOUNT = new Set([
+  'EHOSTUNREACH',
+  'ENOTCONN',
+  'ECONNABORTED',
+  'EIO',
+  'EMFILE',
+  'ENFILE',
+  'EXDEV',
+  'EILSEQ',
+])
 /** Larger folders are not deleted in one go: the guard would ask, and rightly. */
 const DELETED_MAX = 10
 /** A tree grows no further; what would make more does nothing. */
@@ -58,7 +70,9 @@ export class User {
   /** Paths in this round where nothing is any more, if only for a moment: what the guard may have counted. */
   deleted = 0
   undone = 0
-  readonly #ledger: Ledger
+  readonly told: Told
+  /** Where the root is a mounted view: the folder below it. */
+  readonly #below: string | null
   #round = 0
   #number = 0
   #seed = 0
@@ -66,10 +80,11 @@ export class User {
   readonly #unlinked = new Set<string>()
   readonly #busy = new Set<Promise<void>>()
 
-  constructor(name: string, root: string, ledger: Ledger) {
+  constructor(name: string, root: string, told: Told, below: string | null = null) {
     this.name = name
     this.root = root
-    this.#ledger = ledger
+    this.told = told
+    this.#below = below
   }
 
   begin(round: number, seed: number): void {
@@ -126,6 +141,11 @@ export class User {
         return this.#withFile(act.pick, path => this.#save(path, act.how, this.#content(act.size)))
       case 'hold':
         return this.#try(() => this.#hold(act))
+      case 'read':
+        return this.#withFile(act.pick, path => {
+          const key = keyAt(this.#at(path))
+          if (key !== null) this.told.read(this.#by(path), key)
+        })
       case 'touch':
         return this.#withFile(act.pick, path => {
           utimesSync(this.#at(path), new Date(), act.mtimeMs / 1000)
@@ -275,7 +295,7 @@ export class User {
   }
 
   #tell(path: string, act: string, before: string | null, after: string | null): void {
-    this.#ledger.acted(this.#by(path), act, before, after)
+    this.told.acted(this.#by(path), act, before, after)
   }
 
   #word(): string {
@@ -296,8 +316,35 @@ export class User {
       work()
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      if (code === undefined || !SHRUGGED.has(code)) throw error
+      if (!this.#shrugs(error) || code === undefined) throw error
       this.undone++
+    }
+  }
+
+  #shrugs(error: unknown): boolean {
+    const { code, errno } = error as NodeJS.ErrnoException
+    // Node has no name for ESTALE.
+    if (errno === -systemConstants.errno.ESTALE) return this.#below !== null
+    return code !== undefined && (SHRUGGED.has(code) || (this.#below !== null && SHRUGGED_AT_MOUNT.has(code)))
+  }
+
+  /** What an open file holds; if its view has ended, what has come to the disk. */
+  #keyNow(fd: number, path: string): string | null {
+    try {
+      return keyOfFile(fd)
+    } catch (error) {
+      if (this.#below === null || !this.#shrugs(error)) throw error
+      return keyAt(join(this.#below, path))
+    }
+  }
+
+  /** Tells of an end also if it cannot be known whether it came to be. */
+  #ending(path: string, act: string, before: string | null, work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      if (this.#below !== null && this.#shrugs(error)) this.#tell(path, act, before, null)
+      throw error
     }
   }
 
@@ -351,10 +398,10 @@ export class User {
       try {
         change(fd, fstatSync(fd).size)
       } finally {
-        this.#tell(path, act, before, keyOfFile(fd))
+        this.#tell(path, act, before, this.#keyNow(fd, path))
       }
     } finally {
-      closeSync(fd)
+      this.#close(fd)
     }
   }
 
@@ -391,7 +438,7 @@ export class User {
     this.#inPlace(path, 'sparse', constants.O_RDWR | constants.O_CREAT, fd => {
       ftruncateSync(fd, 0)
       ftruncateSync(fd, size)
-      this.#ledger.passed(this.#by(path), keyOfFile(fd))
+      this.told.passed(this.#by(path), keyOfFile(fd))
       this.#put(fd, this.#content(30), Math.floor(size / 2))
     })
   }
@@ -402,22 +449,46 @@ export class User {
     // It has a name now, be its inode that of a file that was deleted before.
     this.#unlinked.delete(inodeOf(fstatSync(fd)))
     const write = (left: number): void => {
-      const before = keyOfFile(fd)
+      let more = left > 1
       try {
-        this.#put(fd, this.#content(size), fstatSync(fd).size)
+        const before = keyOfFile(fd)
+        try {
+          this.#put(fd, this.#content(size), fstatSync(fd).size)
+        } catch (error) {
+          // The next piece may fit.
+          if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
+        } finally {
+          const after = this.#keyNow(fd, path)
+          // Written to a file that a user has deleted meanwhile: it goes with its last descriptor, as everywhere.
+          if (after !== null && this.#isUnlinked(fd)) this.told.passed(this.#by(path), after)
+          else this.#tell(path, 'hold', before, after)
+        }
       } catch (error) {
-        // The next piece may fit.
-        if ((error as NodeJS.ErrnoException).code !== 'ENOSPC') throw error
+        more = false
+        if (this.#below === null || !this.#shrugs(error)) throw error
       } finally {
-        const after = keyOfFile(fd)
-        // Written to a file that a user has deleted meanwhile: it goes with its last descriptor, as everywhere.
-        if (this.#unlinked.has(inodeOf(fstatSync(fd)))) this.#ledger.passed(this.#by(path), after)
-        else this.#tell(path, 'hold', before, after)
-        if (left === 1) closeSync(fd)
+        if (!more) this.#close(fd)
       }
-      if (left > 1) this.#after(pauseMs, () => write(left - 1))
+      if (more) this.#after(pauseMs, () => write(left - 1))
     }
     write(pieces)
+  }
+
+  #isUnlinked(fd: number): boolean {
+    try {
+      return this.#unlinked.has(inodeOf(fstatSync(fd)))
+    } catch (error) {
+      if (this.#below === null || !this.#shrugs(error)) throw error
+      return false
+    }
+  }
+
+  #close(fd: number): void {
+    try {
+      closeSync(fd)
+    } catch (error) {
+      if (this.#below === null || !this.#shrugs(error)) throw error
+    }
   }
 
   #save(path: string, how: 'rename' | 'backup' | 'recreate', bytes: Buffer): void {
@@ -444,7 +515,7 @@ export class User {
     const place = typeof path === 'string' ? this.#at(path) : path
     const before = keyAt(place)
     const stat = lstatSync(place)
-    unlinkSync(place)
+    this.#ending(path.toString(), 'delete', before, () => unlinkSync(place))
     if (stat.nlink === 1) this.#unlinked.add(inodeOf(stat))
     this.deleted++
     this.#tell(path.toString(), 'delete', before, null)
@@ -483,7 +554,7 @@ export class User {
     const [moved, replaced] = [keyAt(this.#at(from)), keyAt(this.#at(to))]
     const moving = 1 + this.paths().filter(path => path.startsWith(`${from}/`)).length
     const there = lstatSync(this.#at(to), { throwIfNoEntry: false })
-    renameSync(this.#at(from), this.#at(to))
+    this.#ending(to, 'rename', replaced === moved ? null : replaced, () => renameSync(this.#at(from), this.#at(to)))
     if (there?.nlink === 1) this.#unlinked.add(inodeOf(there))
     this.deleted += moving
     // Two names of one file: rename does nothing.

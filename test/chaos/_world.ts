@@ -30,9 +30,21 @@ import type { Cleaning } from '../_temp.ts'
 import { arenaName, freePort, Household } from '../system/_household.ts'
 import { mountFolder, mountMemory, unmount } from '../system/_mount.ts'
 import { type Peer, run, SERVICE } from '../system/_peer.ts'
-import { absentFrom, checkContents, checkEqual, type Keys, look, type Sight, Violation } from './_check.ts'
+import {
+  absentFrom,
+  checkContents,
+  checkEqual,
+  checkNothingLeft,
+  checkReads,
+  checkShown,
+  type Keys,
+  look,
+  type Sight,
+  Violation,
+} from './_check.ts'
 import { Ledger } from './_ledger.ts'
-import { type Fault, PEERS, type Round, SMALL_DISK_PEER } from './_plan.ts'
+import { MountUser } from './_mount-user.ts'
+import { type Fault, MOUNT_PEER, PEERS, type Round, SMALL_DISK_PEER } from './_plan.ts'
 import { isAlarming, type Usage, usageOf } from './_services.ts'
 import type { Surroundings } from './_surroundings.ts'
 import { User } from './_user.ts'
@@ -59,6 +71,10 @@ const DESCRIPTORS_MAX = 250
 const RSS_BYTES_MAX = 700 * 1024 * 1024
 /** The service promises ten seconds, on a machine that has time for it. */
 const STOP_MS_MAX = 20_000
+/** Nothing is given up in the first 20 s after a start. */
+const EVICT_MS = 90_000
+/** Files that are read through the mount when everything is at rest. */
+const READS = 40
 /** A user who deleted fewer entries is not to be asked whether that was meant. */
 const DELETED_MIN = 20
 
@@ -69,9 +85,17 @@ export class World {
   readonly faults = new Map<string, number>()
   /** Of the last round. */
   settledMs = 0
+  /** Files that were given up when everything was at rest, and that were read through the mount then. */
+  givenUp = 0
+  reads = 0
   readonly #household: Household
   readonly #folder: string
   readonly #users: User[] = []
+  /** Works at the mount in some rounds. */
+  #mountUser: MountUser | null = null
+  #mounted = false
+  /** Paths that have a mark ('': the arena), of each peer. */
+  readonly #marked = new Map<Peer, Set<string>>()
   readonly #relays = new Map<string, Relay>()
   readonly #keys: Keys = new Map()
   /** What is done to one service after the other. */
@@ -149,12 +173,31 @@ export class World {
       }
     }
     await household.together(this.#peers, ARENA)
+    if (!this.surroundings.views) return
+    mkdirSync(this.#view)
+    const mounting = this.#peers[MOUNT_PEER] as Peer
+    await mounting.call('mount', { path: this.#view })
+    const below = household.root(mounting)
+    this.#mountUser = new MountUser(`${mounting.name} at the mount`, join(this.#view, ARENA), below, this.ledger)
+  }
+
+  get #view(): string {
+    return join(this.#folder, 'view')
+  }
+
+  /** Who does a peer's acts in this round. */
+  #acting(index: number): User | MountUser {
+    return (index === MOUNT_PEER && this.#mounted && this.#mountUser) || (this.#users[index] as User)
   }
 
   /** Ends the services as they are, and the volume. What is on it goes beside it if `keep`. */
   async close(keep: boolean): Promise<void> {
     await this.#household.end()
     this.#sweep()
+    if (this.#mountUser !== null) {
+      unmount(this.#view)
+      await this.#mountUser.close()
+    }
     if (!this.surroundings.mounts || !existsSync(this.#volume)) return
     const root = this.#household.root(this.#peers[SMALL_DISK_PEER] as Peer)
     if (keep)
@@ -172,10 +215,12 @@ export class World {
   /** Plays a round to its end and checks what came of it. Throws a Violation. */
   async play(round: Round): Promise<void> {
     this.#round = round.number
+    this.#mounted = round.mounted
     this.#note({ round: round.number, seed: round.seed, begins: new Date().toISOString() })
     for (const [index, user] of this.#users.entries()) {
       user.begin(round.number, (round.seed * 31 + round.number) * PEERS + index)
-      user.tidy(PATHS_MAX, BYTES_MAX)
+      if (index === MOUNT_PEER) this.#mountUser?.begin(round.number, (round.seed * 37 + round.number) * PEERS + index)
+      this.#acting(index).tidy(PATHS_MAX, BYTES_MAX)
     }
     const startMs = performance.now()
     for (const step of round.steps) {
@@ -183,19 +228,63 @@ export class World {
       if (step.is === 'fault') this.#strike(step.peer, step.fault)
       else {
         this.operations++
-        ;(this.#users[step.peer] as User).act(step.act)
+        this.#acting(step.peer).act(step.act)
       }
     }
     await this.#heal()
     await this.#settle()
-    const sights = await this.#quiet()
-    checkEqual(sights)
+    checkReads(this.ledger)
+    if (round.real) await this.#wantAll()
+    const sights = this.#marked.size > 0 ? await this.#checkPartial() : await this.#checkWhole()
     checkContents(sights, this.ledger)
-    await this.#checkHonest(sights)
     this.#checkProcesses()
     this.ledger.absent = absentFrom(sights, this.ledger)
     this.#note({ round: round.number, ends: new Date().toISOString(), paths: sights[0]?.synced.size ?? 0 })
     await this.#cleanUp(sights)
+  }
+
+  async #checkWhole(): Promise<Sight[]> {
+    const sights = await this.#quiet()
+    checkEqual(sights)
+    await this.#checkHonest(sights)
+    return sights
+  }
+
+  /** Everything is wanted real again: so each content must be somewhere. */
+  async #wantAll(): Promise<void> {
+    if (this.#marked.size === 0) return
+    for (const [peer, paths] of this.#marked) {
+      for (const path of paths)
+        if (path !== '') await peer.call('mark', { arena: arenaName(ARENA), path, mark: 'clear' })
+      await peer.call('mark', { arena: arenaName(ARENA), mark: 'real' })
+    }
+    this.#marked.clear()
+    await this.#settle()
+  }
+
+  /** Not everybody shows everything: what may be given up is, what somebody showed somebody shows, and what is read is right. */
+  async #checkPartial(): Promise<Sight[]> {
+    const before = this.#lookAll()
+    for (const peer of this.#marked.keys()) {
+      const { files, kept } = await within(EVICT_MS, 'an evict', peer.call('evict', { arena: arenaName(ARENA) }))
+      this.#note({ round: this.#round, peer: peer.name, evicted: files, kept })
+      this.givenUp += files
+    }
+    await this.#settle()
+    const sights = this.#lookAll()
+    checkNothingLeft(before, sights)
+    checkShown(sights)
+    if (this.#mountUser !== null) {
+      for (let index = 0; index < READS; index++) this.#mountUser.act({ do: 'read', pick: index / READS })
+      await this.#mountUser.rest()
+      this.reads += this.ledger.reads.length
+      checkReads(this.ledger)
+    }
+    return sights
+  }
+
+  #lookAll(): Sight[] {
+    return this.#peers.map(peer => look(peer.name, this.#household.root(peer), this.#keys))
   }
 
   /** What was going on, for whoever looks for the cause. */
@@ -254,7 +343,7 @@ export class World {
     const reason = this.surroundings.missing(fault.do)
     if (reason !== null) return note({ skipped: reason })
     this.faults.set(fault.do, (this.faults.get(fault.do) ?? 0) + 1)
-    if (fault.do in this.#onWays || fault.do === 'no_access' || fault.do === 'full_disk') {
+    if (fault.do in this.#besides) {
       note({})
       const lasting = this.#strikeBeside(index, fault).finally(() => this.#lasting.delete(lasting))
       lasting.catch(() => {})
@@ -268,7 +357,20 @@ export class World {
     this.#chains[index]?.catch(() => {})
   }
 
-  readonly #onWays = { cut: 0, refuse: 0, stall: 0, stall_one_way: 0, slow: 0, reset: 0 }
+  readonly #besides = {
+    cut: 0,
+    refuse: 0,
+    stall: 0,
+    stall_one_way: 0,
+    slow: 0,
+    reset: 0,
+    no_access: 0,
+    full_disk: 0,
+    mark: 0,
+    evict: 0,
+    fetch: 0,
+    cache_limit: 0,
+  }
 
   /** What goes on beside everything else. */
   async #strikeBeside(index: number, fault: Fault): Promise<void> {
@@ -310,8 +412,37 @@ export class World {
         return this.#withoutAccess(this.#users[index] as User, fault.pick, fault.mode, fault.forMs)
       case 'full_disk':
         return this.#fill(fault.spareBytes, fault.forMs)
+      case 'mark':
+      case 'evict':
+      case 'fetch':
+      case 'cache_limit':
+        return this.#command(this.#peers[index] as Peer, fault)
       default:
         throw new Error(`'${fault.do}' strikes a service`)
+    }
+  }
+
+  /** What a person asks of a service, which may not be there. */
+  async #command(peer: Peer, fault: Extract<Fault, { do: 'mark' | 'evict' | 'fetch' | 'cache_limit' }>): Promise<void> {
+    const arena = arenaName(ARENA)
+    const path = 'path' in fault && fault.path !== '' ? { path: fault.path } : {}
+    try {
+      if (fault.do === 'mark') {
+        const marked = this.#marked.get(peer) ?? new Set()
+        this.#marked.set(peer, marked.add(fault.path))
+        await peer.call('mark', { arena, ...path, mark: fault.mark })
+      } else if (fault.do === 'cache_limit') {
+        const line = `cache = { max = "${fault.bytes / 1e6}MB" }\n`
+        peer.editConfig(text =>
+          text
+            .replace(/^cache = .*\n/m, '')
+            .replace(/^\[\[arenas\]\]\n/m, `[[arenas]]\n${line}# ${performance.now()}\n`),
+        )
+        await peer.call('config_reload', {})
+      } else await peer.call(fault.do, { arena, ...path })
+    } catch (error) {
+      // It has ended meanwhile, or there is nothing at this path.
+      this.#note({ round: this.#round, peer: peer.name, [fault.do]: String(error) })
     }
   }
 
@@ -342,6 +473,13 @@ export class World {
         const names = actors.filter(actor => actor.thread !== null && actor.thread > 0).map(actor => actor.name)
         const name = names[Math.floor(fault.pick * names.length)]
         if (name !== undefined) await peer.call('debug_kill_thread', { name })
+        return
+      }
+      case 'kill_view': {
+        this.#strained.add(peer)
+        const { actors } = await peer.call('status', {})
+        const view = actors.find(actor => actor.thread !== null && actor.thread > 0 && actor.name.includes('view'))
+        if (view) await peer.call('debug_kill_thread', { name: view.name })
         return
       }
       case 'second_service': {
@@ -492,6 +630,7 @@ export class World {
     }, 50)
     try {
       await Promise.all([...this.#chains, ...this.#lasting, ...this.#users.map(user => user.rest())])
+      await this.#mountUser?.rest()
     } finally {
       clearInterval(hasten)
     }
@@ -545,13 +684,13 @@ export class World {
   async #unguard(peer: Peer): Promise<void> {
     const { state, reason } = await peer.arena(ARENA)
     if (state !== 'guarded') return
-    const user = this.#users[this.#peers.indexOf(peer)] as User
+    const index = this.#peers.indexOf(peer)
+    const deleted = (this.#users[index] as User).deleted + (index === MOUNT_PEER ? (this.#mountUser?.deleted ?? 0) : 0)
     const meant = /entries are gone/.test(reason ?? '')
-      ? user.deleted >= DELETED_MIN || this.#rolledBack.has(peer)
+      ? deleted >= DELETED_MIN || this.#rolledBack.has(peer)
       : /ENOSPC|EMFILE/.test(reason ?? '') || this.#unmounted.has(peer)
     this.#note({ round: this.#round, peer: peer.name, guarded: reason })
-    if (!meant)
-      throw new Violation('I9 stopped without need', `${peer.name}: ${reason} (its user deleted ${user.deleted})`)
+    if (!meant) throw new Violation('I9 stopped without need', `${peer.name}: ${reason} (its user deleted ${deleted})`)
     await peer.call('arena_resume', { name: arenaName(ARENA) })
   }
 
@@ -566,14 +705,13 @@ export class World {
   /** Nothing moves any more, on disks or between peers (I3). What it all looks like then. */
   async #quiet(): Promise<Sight[]> {
     const endMs = performance.now() + QUIET_WITHIN_MS
-    const lookAll = () => this.#peers.map(peer => look(peer.name, this.#household.root(peer), this.#keys))
-    let sights = lookAll()
+    let sights = this.#lookAll()
     for (;;) {
       const before = sights
       const bytes = this.#passed()
       const stores = this.#storeStamps()
       await pause(QUIET_MS)
-      sights = lookAll()
+      sights = this.#lookAll()
       const passed = this.#passed().map((now, index) => now - (bytes[index] as number))
       const changed = sights.filter((sight, index) => sight.stamps !== before[index]?.stamps).map(sight => sight.peer)
       const written = this.#storeStamps() !== stores

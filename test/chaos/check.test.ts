@@ -37,7 +37,7 @@ test('a plan is the same each time, another one for each round, and all acts and
   const kinds = new Set<string>()
   for (let round = 1; round <= 100; round++)
     for (const step of planRound(1, round).steps) kinds.add(step.is === 'act' ? step.act.do : step.fault.do)
-  t.is(kinds.size, 28 + 19, [...kinds].sort().join(' '))
+  t.is(kinds.size, 29 + 24, [...kinds].sort().join(' '))
 })
 
 test('a write that nobody replaced must be somewhere: at a path, or in a version store', t => {

@@ -64,7 +64,7 @@ async function main(): Promise<void> {
   }
 
   say(`chaos: seed ${seed}, ${minutes} minutes, in ${folder}`)
-  for (const kind of ['clock', 'few_files', 'no_access', 'full_disk', 'unmount'] as const) {
+  for (const kind of ['clock', 'few_files', 'no_access', 'full_disk', 'unmount', 'kill_view'] as const) {
     const reason = surroundings.missing(kind)
     if (reason !== null) say(`chaos: without '${kind}': ${reason.split('\n')[0]}`)
   }
@@ -103,7 +103,7 @@ async function main(): Promise<void> {
   const faults = [...world.faults.values()].reduce((sum, count) => sum + count, 0)
   say(
     `chaos: ${number - from} rounds, ${world.operations} operations, ${faults} faults (${kinds.join(', ')}), ` +
-      `${elapsedMinutes().toFixed(1)} minutes, ${violations} violations`,
+      `${world.givenUp} files given up and ${world.reads} read at rest, ${elapsedMinutes().toFixed(1)} minutes, ${violations} violations`,
   )
   process.exitCode = violations
 }
