@@ -33,18 +33,15 @@ export function collectGarbage(): void {
   collect()
 }
 
-/** For the whole process: free pages of the allocator, and what is mapped of the stores. Linux with glibc; elsewhere nothing. */
+/** For the whole process: free pages of the allocator. Linux with glibc; elsewhere nothing. */
 export function releaseMemory(): void {
   collectGarbage()
-  const calls = systemCalls()
-  if (!calls) return
-  calls.trim(0)
-  for (const { start, bytes } of storeMaps()) calls.advise(start, bytes, MADV_DONTNEED)
+  systemCalls()?.trim(0)
 }
 
 /**
- * What is mapped of one store: a burst that reads here and there in it would make all of it resident. Only for the thread that writes to this
- * store: it alone can put its map elsewhere, and something else in its place.
+ * What is mapped of one store: a burst that reads here and there in it would make all of it resident. Only for the thread that has opened this
+ * store: for any other the map can have gone since it was looked for, and something else be in its place, which would be wiped.
  *
  * @param file the store's data file, without symlinks in its path
  */

@@ -106,7 +106,7 @@ function carryOn(): void {
   if (!arena) return
   if (arena.busy) {
     stir()
-    releaseStore()
+    if (clock.nowMs() - releasedMs >= RELEASE_MS) releaseStore()
     turn ??= setImmediate(() => {
       turn = null
       arena?.tick()
@@ -135,9 +135,8 @@ function stir(): void {
 
 /** A burst that touches entries here and there would make all of the store resident. */
 function releaseStore(): void {
-  const nowMs = clock.nowMs()
-  if (nowMs - releasedMs < RELEASE_MS) return
-  releasedMs = nowMs
+  if (!store) return
+  releasedMs = clock.nowMs()
   storeFile ??= join(realpathSync(settings.storePath), 'index', 'data.mdb')
   releaseStoreMap(storeFile)
 }
@@ -149,6 +148,7 @@ function rested(): void {
   rest = null
   recent.clear()
   collectGarbage()
+  releaseStore()
   report({ type: 'rested' })
 }
 
