@@ -11,7 +11,8 @@ import {
   unpackVersion,
 } from '../../actors/arena/codec.ts'
 import { type Entry, type Intent, type Kept, NO_STAMP } from '../../actors/arena/store.ts'
-import type { EntryPath, PeerId } from '../../protocol/ids.ts'
+import type { Version } from '../../actors/arena/version.ts'
+import type { EntryPath, PeerId, ReplicaId } from '../../protocol/ids.ts'
 import { file, hash, historyArbitrary, version } from './_versions.ts'
 
 const path = (text: string) => text as EntryPath
@@ -74,6 +75,52 @@ test('every combination of what an entry may say survives', t => {
       },
     ),
   )
+})
+
+test('whatever an entry holds survives: many counts, long texts, great numbers, no counts at all', t => {
+  const many = Array.from({ length: 1000 }, (_, number): [ReplicaId, number] => [
+    number.toString(16).padStart(16, '0') as ReplicaId,
+    2 ** 40 - number,
+  ])
+  const versions: Version[] = [
+    { content: { type: 'symlink', target: 'é'.repeat(2000) }, vector: many, g: 2 ** 51 + 0.5, author: newer.author },
+    { content: { type: 'gone', deleted: hash('e') }, vector: [], g: 0.5, author: newer.author },
+    { content: { type: 'gone', deleted: null }, vector: many.slice(0, 128), g: 0, author: newer.author },
+    { content: { type: 'dir' }, vector: many.slice(0, 1), g: 1, author: newer.author },
+    ...[0, 127, 128, 2 ** 32, 2 ** 41, Number.MAX_SAFE_INTEGER].map(size =>
+      version(file('a', { size }), { 1: size }, 1),
+    ),
+    // Years that are no 64-bit number of nanoseconds; some disks know them.
+    ...[-(2n ** 63n), 2n ** 63n - 1n, 2n ** 63n, 2n ** 64n - 1n].map(mtimeNs =>
+      version(file('a', { mtimeNs }), { 1: 1 }, 1),
+    ),
+  ]
+  const none = { path: path('p'), dormant: false, pending: true, announced: false, stamp: null, origin: null }
+  for (const known of versions) {
+    for (const other of [...versions, null]) {
+      const entry: Entry = { ...none, seq: 2 ** 50, known, have: other, former: other }
+      t.deepEqual(unpackEntry(entry.path, stored(packEntry(entry))), entry)
+    }
+  }
+  const far = { size: 1, mtimeNs: 2n ** 63n, ctimeNs: 5n, ino: 2n ** 64n - 1n }
+  const entry: Entry = { ...none, seq: 1, known: newer, have: older, former: null, stamp: far }
+  t.deepEqual(unpackEntry(entry.path, stored(packEntry(entry))), entry)
+})
+
+test('entries of a store of an earlier version are read', t => {
+  const row = [1, 7, packVersion(newer), null, [5, 7n, 8n, 9n], peer, packVersion(older)]
+  t.deepEqual(unpackEntry(path('p'), stored(row)), {
+    path: path('p'),
+    seq: 7,
+    known: newer,
+    have: newer,
+    stamp: { size: 5, mtimeNs: 7n, ctimeNs: 8n, ino: 9n },
+    dormant: false,
+    pending: false,
+    announced: false,
+    origin: peer,
+    former: older,
+  })
 })
 
 test('a kept version survives, with and without a hash', t => {
