@@ -13,9 +13,9 @@ const MADV_DONTNEED = 4
 const STORE_MAP = /^([0-9a-f]+)-([0-9a-f]+) r--s \S+ \S+ \S+ +(\/.*\/data\.mdb)$/gm
 /**
  * A burst makes garbage by the hundred megabytes of which little lives on. V8 would let a thread's old objects grow to a quarter of a gigabyte before it
- * collects them for the first time, and to a multiple of what lives after that; its new ones to 48 MiB.
+ * collects them for the first time, and to four times what lives after that.
  */
-const HEAP_FLAGS = ['--initial-old-space-size=24', '--heap-growing-percent=50', '--max-semi-space-size=8']
+const HEAP_FLAGS = ['--initial-old-space-size=48', '--heap-growing-percent=100']
 
 /** For heaps of threads that start from now on; the growth for this thread's as well. */
 export function boundHeaps(): void {

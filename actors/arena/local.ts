@@ -821,7 +821,7 @@ export class LocalChanges {
   #commitReady(): void {
     // What was renamed does not wait for being hashed again.
     const waits = this.#finding || (this.#hashingHere && !this.#ready.some(({ from }) => from !== undefined))
-    if (waits && this.#ready.length < COMMIT_MAX / 2) return
+    if (waits && this.#ready.length < COMMIT_MAX) return
     while (this.#ready.length > 0) this.#commit(this.#ready.splice(0, COMMIT_MAX))
     this.#endScanWhenCommitted()
   }

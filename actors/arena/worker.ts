@@ -41,7 +41,7 @@ const ROOT_RETRY_MS = 1_000
 /** How long nothing must have been done before memory is given back. */
 const RESTED_MS = 4_000
 /** While something is done, what is mapped of the store is given back this often. */
-const RELEASE_MS = 1_000
+const RELEASE_MS = 500
 /** Domain of digests that are no part of a Merkle tree of content. */
 const DIGEST_PREFIX = 0x10
 
