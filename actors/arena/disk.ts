@@ -27,10 +27,16 @@ export class DiskError extends Error {
   override readonly name = 'DiskError'
   readonly code: string
   constructor(code: string, message: string) {
+    // That nothing is there is an answer like any other; to note where it was given costs more than the question.
+    const { stackTraceLimit } = Error
+    if (ANSWERS.has(code)) Error.stackTraceLimit = 0
     super(message)
+    Error.stackTraceLimit = stackTraceLimit
     this.code = code
   }
 }
+
+const ANSWERS: ReadonlySet<string> = new Set(['ENOENT', 'ENODATA'])
 
 /** Nothing of this name can be there: it or a folder above it is missing, or is no folder. */
 export function isAbsence(error: unknown): boolean {

@@ -22,7 +22,11 @@ export class ViewError extends Error {
   override readonly name = 'ViewError'
   readonly code: string
   constructor(code: string, message: string) {
+    // An answer for a program: where it was given is not asked, and to note it costs more than most answers.
+    const { stackTraceLimit } = Error
+    Error.stackTraceLimit = 0
     super(`${code}: ${message}`)
+    Error.stackTraceLimit = stackTraceLimit
     this.code = code
   }
 }
