@@ -16,7 +16,7 @@ interface Desk extends World {
   /** Run a command in a folder of the arena: at the first peer's root, and in the guest's mount. */
   here(command: string, folder?: string): Promise<string>
   far(command: string, folder?: string): Promise<string>
-  /** Once all agree: the same on all three, and nothing in conflict. */
+  /** Once all agree: the same on all three, nothing in conflict, and no warnings. */
   settled(): Promise<void>
 }
 
@@ -34,6 +34,11 @@ async function desk(t: ExecutionContext): Promise<Desk> {
       await household.settled(household.peers, 'docs', LIMIT_MS / 1000)
       await same(t, docs, there, alsoThere)
       t.deepEqual((await guest.call('conflicts', { arena: arenaName('docs') })).conflicts, [])
+      // Also of descriptors that Node has lost track of, and would close when they belong to somebody else.
+      t.deepEqual(
+        guest.lines.filter(line => line.includes('Warning: ')),
+        [],
+      )
     },
   }
 }
