@@ -280,6 +280,8 @@ export type ViewQuestion =
   | { type: 'retouch'; path: EntryPath; hash: BlobHash; mtimeNs: bigint | null; exec: boolean | null }
   /** Answered with PathFacts; ENODATA: nothing is known of it. */
   | { type: 'facts'; path: EntryPath }
+  /** Gives a path a mark of its own, or takes it away. EPERM, ENOSPC: why not. */
+  | { type: 'mark'; path: EntryPath; mark: Mark | 'clear' }
 
 export interface ViewAnswers {
   list: UnrealNames
@@ -294,6 +296,7 @@ export interface ViewAnswers {
   rename_below: null
   retouch: null
   facts: PathFacts
+  mark: null
 }
 
 export type FromView =

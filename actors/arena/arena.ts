@@ -228,6 +228,7 @@ export class Arena {
       begun: (path, file) => this.#siblings.read(path, file),
       want: (path, wanted) => this.#want(path, wanted),
       hindrance: entry => this.#hindrance(entry),
+      mark: (path, mark) => void this.#commands.mark(path, mark),
       holders: (hash, done) =>
         this.#holders([hash], holders => done((holders.get(hash) ?? []).map(({ name }) => name))),
     })

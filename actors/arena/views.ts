@@ -6,7 +6,8 @@
  * is known, where one that is found on the disk is based on what the disk showed (R1). So a deletion through a view is one, and
  * a file that is merely missing on the disk is none.
  */
-import type { ErrorCode } from '../../protocol/error.ts'
+import type { Mark } from '../../protocol/control.ts'
+import { type ErrorCode, SyncError } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { parentOf, pathFault } from '../../protocol/path.ts'
 import type {
@@ -87,6 +88,8 @@ export interface ViewEvents {
   want(path: EntryPath, wanted: boolean): void
   /** Why a file that is wanted does not come; null: it is on its way. */
   hindrance(entry: Entry): string | null
+  /** As people mark a path. Throws SyncError. */
+  mark(path: EntryPath, mark: Mark | 'clear'): void
   /** Names of connected peers that say that they have a content. */
   holders(hash: BlobHash, done: (names: string[]) => void): void
 }
@@ -278,6 +281,8 @@ export class Views {
         return this.#whenPlaced(desk, id, [question.path], () => this.#retouch(question))
       case 'facts':
         return this.#facts(desk, id, question.path)
+      case 'mark':
+        return this.#mark(question.path, question.mark)
       default:
         return question satisfies never
     }
@@ -335,6 +340,16 @@ export class Views {
       if (files > MOVED_MAX || (files > 0 && !this.#events.working())) return 'fixed'
       if (page.length < 1000) return files > 0 ? 'movable' : 'none'
       after = (page.at(-1) as Entry).path
+    }
+  }
+
+  #mark(path: EntryPath, mark: Mark | 'clear'): null {
+    try {
+      this.#events.mark(path, mark)
+      return null
+    } catch (error) {
+      if (!(error instanceof SyncError)) throw error
+      throw new Refusal(error.code === 'limit_exceeded' ? 'ENOSPC' : 'EPERM', error.message)
     }
   }
 

@@ -7,6 +7,7 @@
  * arena, in its thread; what needs the file itself – writing into it, linking it – makes it real first.
  */
 import type { MessagePort } from 'node:worker_threads'
+import type { Mark } from '../../protocol/control.ts'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { isOwn } from '../../protocol/path.ts'
 import type { PathFacts, UnrealFile, UnrealNames, ViewChange, ViewQuestion } from '../../protocol/ports.ts'
@@ -43,6 +44,8 @@ const TRIES_MAX = 5
 const TOUCHED_MAX = 10_000
 /** The first letters of the extended attributes that tell of a path. */
 export const FACTS = 'user.realize.'
+/** The one of them that is also set, and taken away. */
+const MARK = `${FACTS}mark`
 
 const TYPE_MASK = 0o170000
 const TYPE_FILE = 0o100000
@@ -547,9 +550,16 @@ export class ArenaFolder {
 
   setAttribute(path: string, name: string, value: Uint8Array, mode: 'set' | 'create' | 'replace'): Answer<void> {
     refuseOwn(path, 'ENOENT')
+    if (name === MARK) return this.#mark(path, Buffer.from(value).toString().trim())
     if (name.startsWith(FACTS)) throw new ViewError('EPERM', `${name} tells and is not set`)
     const set = (root: FolderSource) => root.setAttribute(path, name, value, mode)
     return this.#ofReal(path, set, () => then(this.#makeReal(path), () => set(this.#root)))
+  }
+
+  async #mark(path: string, mark: string): Promise<void> {
+    if (path === '') throw new ViewError('EPERM', 'the mark of a whole arena is set with `realize mark`')
+    if (!isMark(mark)) throw new ViewError('EINVAL', `'${mark}' is no mark`)
+    await this.#ask({ type: 'mark', path: path as EntryPath, mark })
   }
 
   /** Those that tell of a path are not listed: whoever copies all attributes of a file would try to set them. */
@@ -564,6 +574,7 @@ export class ArenaFolder {
 
   removeAttribute(path: string, name: string): Answer<void> {
     refuseOwn(path, 'ENOENT')
+    if (name === MARK) return this.#mark(path, 'clear')
     return this.#ofReal<void>(path, root => root.removeAttribute(path, name), noAttribute)
   }
 
@@ -797,6 +808,10 @@ function below(folder: string, name: string): string {
 /** Our own folder at the top of every root is not shown, and nothing is made in its place. */
 function refuseOwn(path: string, code: 'ENOENT' | 'EPERM'): void {
   if (isOwn(path.split('/', 1)[0] as string)) throw new ViewError(code, `'${path}' is reserved`)
+}
+
+function isMark(text: string): text is Mark | 'clear' {
+  return text === 'real' || text === 'pinned' || text === 'unreal' || text === 'clear'
 }
 
 function missing(path: string): never {

@@ -3,7 +3,7 @@ import { execFile, execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { getAttribute, listAttributes } from '../../actors/view/view-calls.ts'
+import { getAttribute, listAttributes, removeAttribute, setAttribute } from '../../actors/view/view-calls.ts'
 import { arenaName } from '../system/_household.ts'
 import { againAndAgain, content, eventually, namesIn, onMount, partialWorld } from './_arenas.ts'
 
@@ -53,6 +53,26 @@ onMount('unreal files are listed, found and looked at like real ones', async t =
   t.deepEqual(listAttributes(join(w.docs, 'deep/3')), [])
   t.throws(() => getAttribute(join(w.docs, 'deep/3'), 'user.other'), { code: 'ENODATA' })
   t.deepEqual(realFiles(w.here), [], 'looking makes nothing real')
+})
+
+onMount('a mark is set, told and taken away as an attribute, and heeded', async t => {
+  const w = await partialWorld(t, root => {
+    fs.mkdirSync(join(root, 'folder'))
+    fs.writeFileSync(join(root, 'folder/file'), 'content')
+    fs.writeFileSync(join(root, 'other'), 'content')
+  })
+  const folder = join(w.docs, 'folder')
+  const markOf = (path: string) => Buffer.from(getAttribute(path, 'user.realize.mark')).toString()
+  const set = (path: string, name: string, value: string) => setAttribute(path, name, Buffer.from(value), 0)
+  set(folder, 'user.realize.mark', 'real')
+  t.is(markOf(join(folder, 'file')), 'real')
+  t.is(markOf(join(w.docs, 'other')), 'unreal')
+  await eventually('what is below is real', () => String(realFiles(w.here)) === 'file')
+  t.throws(() => set(folder, 'user.realize.mark', 'red'), { code: 'EINVAL' })
+  t.throws(() => set(folder, 'user.realize.status', 'real'), { code: 'EPERM' })
+  t.throws(() => set(w.docs, 'user.realize.mark', 'real'), { code: 'EPERM' })
+  removeAttribute(folder, 'user.realize.mark')
+  t.is(markOf(join(folder, 'file')), 'unreal')
 })
 
 onMount('what is made, changed and deleted elsewhere is seen without looking twice', async t => {
