@@ -606,7 +606,7 @@ export class ArenaFolder {
   /** What the disk shows; null: nothing. */
   #real(path: string): SourceEntry | null {
     try {
-      return this.#mapped(path, this.#root.lookup(path))
+      return this.#shown(path, this.#root.find(path))
     } catch (error) {
       if (codeOf(error) === 'ENOENT') return null
       throw error

@@ -102,6 +102,15 @@ export class FolderSource implements ViewSource {
     return this.#inParent(path, (folder, name) => entryOf(this.#existing(folder, name)))
   }
 
+  /** The same; null: its folder has nothing of that name. What is asked often and seldom there should not cost an error each time. */
+  find(path: string): SourceEntry | null {
+    if (path === '') return this.lookup(path)
+    return this.#inParent(path, (folder, name) => {
+      const stat = lookIn(folder, name)
+      return stat === null ? null : entryOf(stat)
+    })
+  }
+
   openFolder(path: string): OpenFolder {
     const fd = kept(openBelow(this.#root, path === '' ? '.' : path, FOLDER))
     try {

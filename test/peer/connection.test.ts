@@ -270,6 +270,43 @@ test.serial('256 MiB go from a file to a file, verified, and no descriptor is le
   await Promise.all([a.stop(), b.stop()])
 })
 
+test.serial(
+  'many leaves for an arena lie in memory that is its until it has dealt with them, and is used again then',
+  async t => {
+    const { a, b } = await openPair()
+    const folder = mkdtempSync(join(tmpdir(), 'realize-peer-'))
+    const content = randomBytes(40 * LEAF_BYTES)
+    writeFileSync(join(folder, 'from'), content)
+    const [atA, atB] = await attachBoth(a, b)
+    uploader(atB, join(folder, 'from'), content.length)
+    const runOf = (run: number) => content.subarray(run * 8 * LEAF_BYTES, (run + 1) * 8 * LEAF_BYTES)
+    const read = async (run: number) => {
+      const header = {
+        type: 'fetch_leaves',
+        arena: docs,
+        id: run + 1,
+        hash,
+        from: run * 8,
+        count: 8,
+        urgent: true,
+      } as const
+      atA.post({ type: 'send', header })
+      const { payload } = await wireOf(atA, 'leaves')
+      return payload as Uint8Array
+    }
+    const lent = []
+    for (let run = 0; run < 4; run++) lent.push(await read(run))
+    t.true(lent.every((payload, run) => Buffer.compare(payload, runOf(run)) === 0))
+    // With the first word of the arena that is five.
+    atA.post({ type: 'taken', count: 5 })
+    const again = await read(4)
+    t.is(Buffer.compare(again, runOf(4)), 0)
+    t.is(lent.filter(payload => Buffer.compare(payload, runOf(4)) === 0).length, 1)
+    rmSync(folder, { recursive: true })
+    await Promise.all([a.stop(), b.stop()])
+  },
+)
+
 test.serial('more downloads than may be open at once wait for each other', async t => {
   const { a, b } = await openPair()
   const folder = mkdtempSync(join(tmpdir(), 'realize-peer-'))
