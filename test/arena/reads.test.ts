@@ -1,10 +1,11 @@
 /** Reading what is not real here: which leaves are fetched of whom, what becomes of readers when peers go, and what is read again. */
+import { closeSync, openSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { type Blob, Cache } from '../../actors/arena/cache.ts'
 import { openCacheFiles } from '../../actors/arena/cache-files-posix.ts'
 import { type ArenaContext, Timers } from '../../actors/arena/context.ts'
-import { isReadId, type ReadOutcome, Reads } from '../../actors/arena/reads.ts'
+import { isReadId, type PlacedOutcome, type ReadOutcome, Reads } from '../../actors/arena/reads.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import { groupNodes, hashLeaves, hashSmall, rootOf, zeroLeafHash } from '../../actors/hasher/merkle.ts'
 import type { ArenaName, PeerId } from '../../protocol/ids.ts'
@@ -619,6 +620,64 @@ test('of a blob of several groups only the group that is read is asked for, in a
     t.is(bytesOf(outcome).length, 100)
     t.is(reads.outstanding, 0)
   }
+})
+
+/** Begins a read in place, and answers all that is asked for it. */
+function placed(rig: ReturnType<typeof alone>, offset: number, length: number): PlacedOutcome | null {
+  let outcome: PlacedOutcome | null = null
+  rig.reads.place(HOLES, offset, length, result => (outcome = result))
+  for (let next = rig.asked.shift(); next; next = rig.asked.shift()) answer(rig.reads, next)
+  return outcome
+}
+
+test('who can read the cache’s files is told of the one with all that is wanted; nothing is moved', t => {
+  const rig = alone(t)
+  rig.reads.peerOpened(FIRST)
+  const outcome = placed(rig, 3 * LEAF_BYTES + 5, 2 * LEAF_BYTES)
+  if (outcome === null || !('cached' in outcome)) return t.fail('it is not told of a file')
+  t.deepEqual(outcome.cached, rig.cache.where(HOLES))
+  t.is(statSync(outcome.cached.path).size, 6 * LEAF_BYTES)
+  for (const leaf of [3, 4, 5]) t.true(rig.cache.holds(HOLES, leaf))
+  // At once, without a peer, and again as long as it is there.
+  rig.reads.peerReset(FIRST)
+  t.deepEqual(placed(rig, 4 * LEAF_BYTES, 10), outcome)
+  rmSync(outcome.cached.path)
+  t.like(placed(rig, 4 * LEAF_BYTES, 10), { failure: { code: 'unreachable' } })
+})
+
+test('the cache’s file that is taken away is fetched anew for who would read it', t => {
+  const rig = alone(t)
+  rig.reads.peerOpened(FIRST)
+  const first = placed(rig, 0, LEAF_BYTES)
+  if (first === null || !('cached' in first)) return t.fail('it is not told of a file')
+  const kept = openSync(first.cached.path, 'r')
+  t.teardown(() => closeSync(kept))
+  rmSync(first.cached.path)
+  const asked = rig.asked.length
+  const again = placed(rig, 0, LEAF_BYTES)
+  t.is(asked, 0)
+  if (again === null || 'failure' in again) return t.fail('it is not read')
+  // One way or the other: of the bytes, or of another file.
+  if ('cached' in again) t.notDeepEqual(again, first)
+  else t.true(same(again.bytes, new Uint8Array(LEAF_BYTES)))
+  const last = placed(rig, 0, LEAF_BYTES)
+  t.true(last !== null && 'cached' in last && last.cached.ino !== first.cached.ino)
+})
+
+test('without room in the cache who would read its files gets bytes, of leaves that were there and of those that were not', t => {
+  const rig = alone(t)
+  rig.reads.peerOpened(FIRST)
+  t.true('cached' in (placed(rig, 0, 2 * LEAF_BYTES) ?? {}))
+  rig.cache.setLimits({ max: { bytes: 2 * LEAF_BYTES }, leave: { bytes: 0 } })
+  for (const [offset, length] of [
+    [LEAF_BYTES + 5, 2 * LEAF_BYTES],
+    [5 * LEAF_BYTES, 9 * LEAF_BYTES],
+  ] as const) {
+    const outcome = placed(rig, offset, length)
+    if (outcome === null || !('bytes' in outcome)) return t.fail(`no bytes: ${JSON.stringify(outcome)}`)
+    t.true(same(outcome.bytes, new Uint8Array(length)))
+  }
+  t.true(rig.cache.bytes <= 2 * LEAF_BYTES)
 })
 
 test('who refuses hashes is not asked for them again, and nothing is asked round and round', t => {
