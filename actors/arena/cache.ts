@@ -266,9 +266,13 @@ export class Cache {
     const cached = this.#find(blob)
     if (!cached || cached.bytes !== blob.size) return null
     let unverified = 0
-    for (let leaf = 0; leaf < leafCount(blob.size); leaf++) {
-      if (bit(this.#verifiedOf(cached, groupOf(leaf)), leaf)) continue
-      if (++unverified > WHOLE_STEP_LEAVES || !this.holds(blob, leaf)) return null
+    for (let leaf = 0; leaf < leafCount(blob.size); ) {
+      const verified = this.#verifiedOf(cached, groupOf(leaf))
+      // Eight at once: a big blob has a million.
+      if (leaf % 8 === 0 && verified[(leaf % GROUP_LEAVES) / 8] === 0xff) leaf += 8
+      else if (bit(verified, leaf)) leaf++
+      else if (++unverified > WHOLE_STEP_LEAVES || !this.holds(blob, leaf)) return null
+      else leaf++
     }
     return this.where(blob)
   }
