@@ -98,6 +98,12 @@ else await main()
 async function main(): Promise<void> {
   const folder = fs.mkdtempSync(join(fs.realpathSync(values.dir), 'household-'))
   const undo: (() => unknown)[] = []
+  const end = async () => {
+    for (const work of undo.splice(0).reverse()) await work()
+    fs.rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+  }
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => void end().finally(() => process.exit(130)))
   try {
     const files = Number(values.files)
     const startMs = performance.now()
@@ -108,7 +114,8 @@ async function main(): Promise<void> {
       `${files} files; ready after ${seconds(performance.now() - startMs)} s; the guest has ${await residentMib()} MiB`,
     )
     say('| step | s | s of processor | MiB resident | KiB received |\n|---|---|---|---|---|')
-    for (const { name, run } of STEPS.filter(step => step.name.includes(values.only))) {
+    const steps = STEPS.filter(({ name }) => size.videoBytes > 0 || !name.startsWith('video'))
+    for (const { name, run } of steps.filter(step => step.name.includes(values.only))) {
       const before = await figuresOf(world.guest)
       const beginMs = performance.now()
       await run(world)
@@ -121,8 +128,7 @@ async function main(): Promise<void> {
       say(`| ${name} | ${seconds(ms)} | ${seconds(after.cpuMs - before.cpuMs)} | ${resident} | ${received} |`)
     }
   } finally {
-    for (const work of undo.reverse()) await work()
-    fs.rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+    await end()
   }
 }
 
