@@ -690,8 +690,11 @@ export class Applier {
     this.#lookForLost()
   }
 
+  /** Made here, and lost here: what was given up, or renamed through a view, is with others, whoever of them can be asked now. */
   #isOurs(entry: Entry | undefined): entry is Entry {
-    return entry?.known.content.type === 'file' && entry.pending && entry.known.author === this.#context.settings.author
+    const { settings, marks, store } = this.#context
+    if (entry?.known.content.type !== 'file' || !entry.pending || entry.known.author !== settings.author) return false
+    return entry.lost === true || (marks.allReal && store.state().givenUp === 0)
   }
 
   #lookForLost(): void {

@@ -77,6 +77,7 @@ const HAVE_IS_KNOWN = 1
 const DORMANT = 2
 const PENDING = 4
 const ANNOUNCED = 8
+const LOST = 16
 
 const HAVE = 16
 const STAMP = 32
@@ -305,7 +306,8 @@ function packFarEntry(entry: Entry): Packed {
     (agree ? HAVE_IS_KNOWN : 0) +
     (entry.dormant ? DORMANT : 0) +
     (entry.pending ? PENDING : 0) +
-    (entry.announced ? ANNOUNCED : 0)
+    (entry.announced ? ANNOUNCED : 0) +
+    (entry.lost && !agree ? LOST : 0)
   return [
     flags,
     entry.seq,
@@ -339,6 +341,7 @@ function unpackFarEntry(path: EntryPath, packed: unknown): Entry {
     announced: (flags & ANNOUNCED) !== 0,
     origin,
     former: former === null || former === undefined ? null : unpackVersion(former),
+    ...((flags & LOST) !== 0 && { lost: true as const }),
   }
 }
 

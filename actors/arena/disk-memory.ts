@@ -202,6 +202,10 @@ export class MemoryDisk implements Disk {
     return `/memory/${OWN_FOLDER}/${STAGING}/${slot}`
   }
 
+  stageBeingWritten(slot: string): boolean {
+    return this.#demandFile(`${OWN_FOLDER}/${STAGING}/${slot}`).writers > 0
+  }
+
   stageStat(slot: string): DiskStat | null {
     checkOwnName(slot)
     return this.#statAny(`${OWN_FOLDER}/${STAGING}/${slot}`)

@@ -220,6 +220,10 @@ class PortableDisk implements Disk {
     return this.#own(STAGING, slot)
   }
 
+  stageBeingWritten(): boolean {
+    return false
+  }
+
   stageStat(slot: string): DiskStat | null {
     return lookAt(this.#own(STAGING, slot))
   }

@@ -108,14 +108,7 @@ class PosixDisk implements Disk {
   }
 
   beingWritten(path: EntryPath): boolean {
-    const { fd } = this.open(path)
-    try {
-      const lease = posix.takeLease(fd)
-      if (lease === 'taken') posix.releaseLease(fd)
-      return lease === 'busy'
-    } finally {
-      posix.close(fd)
-    }
+    return isBusy(this.open(path).fd)
   }
 
   outsidePath(path: EntryPath): string {
@@ -201,6 +194,10 @@ class PosixDisk implements Disk {
   outsideSlot(slot: string): string {
     checkOwnName(slot)
     return join(this.#path, OWN_FOLDER, STAGING, slot)
+  }
+
+  stageBeingWritten(slot: string): boolean {
+    return isBusy(this.#demandOwn(STAGING, slot, posix.READ))
   }
 
   stageStat(slot: string): DiskStat | null {
@@ -697,6 +694,17 @@ function openFile(folder: number, path: string): { fd: number; stat: DiskStat } 
 }
 
 /** Exchanges a slot with a name; false if that name is gone. */
+/** Whether anybody has a file open for writing; closes its descriptor. */
+function isBusy(fd: number): boolean {
+  try {
+    const lease = posix.takeLease(fd)
+    if (lease === 'taken') posix.releaseLease(fd)
+    return lease === 'busy'
+  } finally {
+    posix.close(fd)
+  }
+}
+
 function exchange(staging: number, slot: string, folder: number, name: string): boolean {
   try {
     if (posix.renameFlagged(staging, slot, folder, name, posix.EXCHANGE)) return true

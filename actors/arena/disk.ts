@@ -95,6 +95,8 @@ export interface Disk {
   /** Gives what is in a slot another one, which must be empty (EEXIST). Throws ENOENT. */
   stageMove(slot: string, to: string): void
   stageStat(slot: string): DiskStat | null
+  /** `beingWritten` of a file in a slot: one that was taken out may have been opened just before. */
+  stageBeingWritten(slot: string): boolean
   /** A path by which another thread can open a slot for writing (delta transfers), which checks that it is the right one. */
   outsideSlot(slot: string): string
   stageRemove(slot: string): void

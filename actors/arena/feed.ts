@@ -641,7 +641,9 @@ export class Feed {
   hasSaidAll(peer: PeerId): boolean {
     const session = this.sessions.get(peer)
     if (session?.absent) return true
-    return Boolean(session?.theirs && session.state && session.received >= session.state.seq)
+    const { state } = session ?? {}
+    // Who looks at its disk may find anything.
+    return Boolean(session?.theirs && state && !state.scanning && session.received >= state.seq)
   }
 
   /** What keeps this peer and us from consensus, or null. */

@@ -522,7 +522,8 @@ export class GiveUp {
     const stat = disk.stageStat(intent?.slot as string)
     // It may be wanted again by now.
     if (!this.#isWanted(now) || !isSameFile(now, entry) || this.#events.inUse(path) || stat === null) return false
-    return isExpected(stat, statOf(entry))
+    // Whoever opened it in the moment before it was taken out may write to it yet.
+    return isExpected(stat, statOf(entry)) && !disk.stageBeingWritten(intent?.slot as string)
   }
 
   /** The store says for good that it is not here: what was taken out is not needed any more. */

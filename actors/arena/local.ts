@@ -1035,7 +1035,8 @@ export class LocalChanges {
     }
     if (entry && suspect && isLostWrite(entry, content, stamp)) {
       // Not a user's change: the power went before it was durable. What is known is to come again.
-      writer.putEntry({ ...entry, have: leftBehind(entry, content), stamp, pending: true, announced: false }, false)
+      const left = { have: leftBehind(entry, content), stamp, pending: true, announced: false, lost: true } as const
+      writer.putEntry({ ...entry, ...left }, false)
       return 'pending'
     }
     const version = changeVersion({

@@ -42,6 +42,8 @@ export interface Entry {
   readonly announced: boolean
   /** What `have` was before, while the change is not known to be durable (R5). */
   readonly former: Version | null
+  /** This disk had `known`, and the power went before that was durable: perhaps nobody has it any more. Only while `have` is another. */
+  readonly lost?: true
 }
 
 /** What one change of the tree is about to do, written before it is done, so that a start after a kill can finish it (R3). */

@@ -82,8 +82,10 @@ test('a file that is held open for writing is told', t => {
   const release = disk.holdForWriting('file')
   t.true(disk.beingWritten(path('file')))
   failsWith(t, 'EBUSY', () => disk.setMeta(path('file'), statOf(disk, 'file'), 1n, null))
+  t.is(disk.takeOut(path('file'), 'slot', statOf(disk, 'file')), 'placed')
+  t.true(disk.stageBeingWritten('slot'))
   release()
-  t.false(disk.beingWritten(path('file')))
+  t.false(disk.stageBeingWritten('slot'))
 })
 
 test('a name that is not well-formed is marked', t => {

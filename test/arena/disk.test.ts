@@ -168,6 +168,12 @@ posixTest(
     t.false(disk.beingWritten(path('file')))
     t.is(disk.setMeta(path('file'), statOf(disk, 'file'), 1n, null), 'placed')
     fs.closeSync(reader)
+    const late = fs.openSync(join(root, 'file'), 'a')
+    t.is(disk.takeOut(path('file'), 'slot', statOf(disk, 'file')), 'placed')
+    t.true(disk.stageBeingWritten('slot'), 'it was opened before it was taken out')
+    fs.closeSync(late)
+    t.false(disk.stageBeingWritten('slot'))
+    t.is(disk.place('slot', path('file'), null), 'placed')
     // No lease is left behind: this would wait for one.
     fs.closeSync(fs.openSync(join(root, 'file'), 'a'))
     disk.dispose()

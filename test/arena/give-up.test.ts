@@ -6,6 +6,7 @@ import { LEASE_MS } from '../../protocol/limits.ts'
 import type { ListedEntry } from '../../protocol/status.ts'
 import type { ArenaWireMessage } from '../../protocol/wire.ts'
 import {
+  ARENA,
   connect,
   disconnect,
   Killed,
@@ -460,4 +461,47 @@ test('a folder that is taken away while a file in it is given up is not made aga
     }
     assertSettled(t, world)
   }
+})
+
+test('content that was given up and that nobody can give now is never taken for lost', t => {
+  const { world, a, b } = makePair()
+  a.write('file', 'content')
+  settle(world)
+  a.configure({ mark: 'unreal' })
+  until(world, () => a.history.some(event => event.action === 'unrealized'))
+  settle(world)
+  // The other one shares the arena no more, for the moment: it is set up anew there.
+  disconnect(a, b)
+  a.arena.peerOpened(b.id, b.name)
+  const header = { type: 'arena_close', arena: ARENA, code: 'arena_unknown', reason: 'it is not shared' } as const
+  a.arena.fromPeer(b.id, { type: 'wire', header })
+  a.configure({ mark: 'real' })
+  pass(world, 10 * 60_000)
+  t.is(a.entry('file')?.known.content.type, 'file')
+  a.arena.peerClosed(b.id)
+  connect(a, b)
+  settle(world)
+  t.is(a.read('file'), 'content')
+  t.is(b.read('file'), 'content')
+  assertSettled(t, world)
+})
+
+test('a file that is opened for writing in the moment before it is taken out goes back', t => {
+  const { world, a, b } = makePair()
+  a.write('file', 'content')
+  settle(world)
+  let release: (() => void) | null = null
+  a.disk.fault = operation => {
+    if (operation === 'takeOut') release ??= a.disk.holdForWriting('file')
+    return null
+  }
+  a.configure({ mark: 'unreal' })
+  until(world, () => release !== null)
+  pass(world, LEASE_MS)
+  t.is(a.read('file'), 'content', 'its writer may write yet')
+  release!()
+  pass(world, 10 * LEASE_MS)
+  t.false(a.has('file'))
+  t.is(b.read('file'), 'content')
+  assertSettled(t, world)
 })
