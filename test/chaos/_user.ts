@@ -56,6 +56,7 @@ const SHRUGGED_AT_MOUNT = new Set([
   'ENFILE',
   'EXDEV',
   'EILSEQ',
+  'EROFS',
 ])
 /** Larger folders are not deleted in one go: the guard would ask, and rightly. */
 const DELETED_MAX = 10
@@ -243,7 +244,14 @@ export class User {
 
   /** Deletes some files and empty folders, where there are more than so many paths or bytes. */
   tidy(pathsMax: number, bytesMax: number): void {
-    const files = this.paths('file').map(path => ({ path, bytes: lstatSync(this.#at(path)).size }))
+    this.#try(() => this.#tidy(pathsMax, bytesMax))
+  }
+
+  #tidy(pathsMax: number, bytesMax: number): void {
+    const files = this.paths('file').flatMap(path => {
+      const bytes = lstatSync(this.#at(path), { throwIfNoEntry: false })?.size
+      return bytes === undefined ? [] : [{ path, bytes }]
+    })
     const bytes = files.reduce((sum, file) => sum + file.bytes, 0)
     if (bytes > bytesMax) files.sort((a, b) => b.bytes - a.bytes)
     else if (this.paths().length <= pathsMax) return

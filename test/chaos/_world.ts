@@ -2,9 +2,10 @@
  * Three real services with a relay on each way between them, their users, and what can be made to go wrong with them: plays
  * the plan of a round, heals everything, waits for agreement, and has it checked.
  */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import {
   appendFileSync,
+  chmodSync,
   closeSync,
   cpSync,
   existsSync,
@@ -28,7 +29,7 @@ import type { ArenaStatus } from '../../protocol/status.ts'
 import { within } from '../_deadline.ts'
 import type { Cleaning } from '../_temp.ts'
 import { arenaName, freePort, Household } from '../system/_household.ts'
-import { mountFolder, mountMemory, unmount } from '../system/_mount.ts'
+import { mountFolder, mountMemory, remount, unmount } from '../system/_mount.ts'
 import { type Peer, run, SERVICE } from '../system/_peer.ts'
 import {
   absentFrom,
@@ -175,6 +176,11 @@ export class World {
     await household.together(this.#peers, ARENA)
     if (!this.surroundings.views) return
     mkdirSync(this.#view)
+    // While nothing is mounted there, nobody writes there.
+    if (process.getuid?.() === 0) {
+      mountMemory(this.#view, '64k')
+      remount(this.#view, 'ro')
+    } else chmodSync(this.#view, 0o555)
     const mounting = this.#peers[MOUNT_PEER] as Peer
     await mounting.call('mount', { path: this.#view })
     const below = household.root(mounting)
@@ -195,7 +201,7 @@ export class World {
     await this.#household.end()
     this.#sweep()
     if (this.#mountUser !== null) {
-      unmount(this.#view)
+      for (let mounts = 0; mounts < 2; mounts++) spawnSync('umount', ['--lazy', this.#view])
       await this.#mountUser.close()
     }
     if (!this.surroundings.mounts || !existsSync(this.#volume)) return
