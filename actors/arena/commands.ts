@@ -12,6 +12,7 @@ import { DiskError } from './disk.ts'
 import { diskReason, type Fetcher } from './fetch.ts'
 import type { LocalChanges } from './local.ts'
 import { MARKS_MAX } from './marks.ts'
+import { isUnshown } from './plan.ts'
 import { statOf } from './steps.ts'
 import type { Entry, Kept } from './store.ts'
 import { living, mtimeOf, type Version } from './version.ts'
@@ -183,6 +184,8 @@ export class Commands {
 
   #settled(path: EntryPath): Entry {
     const entry = this.#context.store.entry(path)
+    if (entry && isUnshown(entry) && !entry.pending)
+      throw new SyncError('usage', `'${path}' is not on this disk: mark it real first, or resolve where it is`)
     if (!entry || entry.pending || !living(entry.have) || this.#local.unsettled(path)) {
       throw new SyncError('busy', `'${path}' is being changed: try again in a moment`)
     }
@@ -259,6 +262,13 @@ export class Commands {
     const { disk } = this.#context
     const path = checkPath(text)
     const kept = this.#kept(path, version)
+    const entry = this.#context.store.entry(path)
+    // It would not be based on what is known there, and be a conflict with it.
+    if (entry && isUnshown(entry))
+      throw new SyncError(
+        'usage',
+        `what '${path}' is now is not on this disk: mark it real first, or restore to another file (--to)`,
+      )
     const missing: EntryPath[] = []
     for (let folder = parentOf(path); folder !== undefined && disk.stat(folder) === null; folder = parentOf(folder))
       missing.unshift(folder)

@@ -1,5 +1,6 @@
 /** Arenas of which one peer does not want everything real: what it shows, what it asks for, and what the others see of that. */
 import test, { type ExecutionContext } from 'ava'
+import { LEASE_MS } from '../../protocol/limits.ts'
 import type { ListedEntry } from '../../protocol/status.ts'
 import {
   connectAll,
@@ -344,4 +345,33 @@ test('a mark that cannot be is refused', t => {
   t.throws(() => a.run('mark', { path: '../a', mark: 'unreal' }), { code: 'path_invalid' })
   settle(world)
   t.deepEqual(a.store.marks(), [])
+})
+
+test('where a file is not on the disk, a version is not put beside it as a conflict, and a conflict is not resolved: it is said what to do', t => {
+  const { world, a, b } = makePair()
+  a.write('file', '1')
+  settle(world)
+  a.write('file', '2')
+  settle(world)
+  disconnectAll(world)
+  a.write('both', 'of a')
+  b.write('both', 'of b')
+  settle(world)
+  connectAll(world)
+  settle(world)
+  b.configure({ mark: 'unreal' })
+  pass(world, 10 * LEASE_MS)
+  t.deepEqual(b.tree(), {})
+  const restore = { path: 'file', version: b.versions('file')[0]?.version }
+  t.like(b.ask('restore', restore)(), { code: 'usage' })
+  const copy = b.conflicts()[0]?.copy
+  t.like(b.ask('resolve', { path: 'both', keep: 'winner' })(), { code: 'usage' })
+  for (const path of ['file', copy]) b.run('mark', { path, mark: 'real' })
+  settle(world)
+  b.run('restore', restore)
+  b.run('resolve', { path: 'both', keep: 'winner' })
+  settle(world)
+  t.is(a.read('file'), '1')
+  t.deepEqual(a.conflicts(), [])
+  t.deepEqual(Object.keys(a.tree()).sort(), ['both', 'file'])
 })

@@ -28,8 +28,8 @@ import {
 
 const OPERATIONS = Number(process.env.VIEW_OPERATIONS ?? 2400)
 const SEED = Number(process.env.SEED ?? 11)
-/** After so many operations something happens elsewhere. */
-const EVERY = 300
+/** After so many operations something happens elsewhere: `VIEW_EVERY`. */
+const EVERY = Number(process.env.VIEW_EVERY ?? 300)
 /** Nothing is given up in the first 20 s after a start, and the machine may be slow. */
 const GIVEN_UP_MS = 120_000
 const ERRNO = Object.fromEntries(Object.entries(constants.errno).map(([name, number]) => [number, name]))
