@@ -381,6 +381,7 @@ async function delay(bench: Bench): Promise<void> {
     await settled(bench)
     await evict(bench.atB, 'unreal/film')
     const path = join(mounted, 'unreal/film')
+    dropPages(path)
     const section = `A peer ${ROUND_TRIP_MS} ms away`
     relay.delayMs = ROUND_TRIP_MS / 2
     const first = row(section, 'first 4 KiB of a part that is not cached', 'ms', { most: ROUND_TRIP_MS * 2 })
