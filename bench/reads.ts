@@ -315,7 +315,7 @@ async function attributes({ options, b, mounted, row }: Bench): Promise<void> {
   const lists = folders.map(([kind]) => row('Attributes and listings', `ls: ${kind}`, 'ms', scaled))
   const longs = folders.map(([kind]) => row('Attributes and listings', `ls -l: ${kind}`, 'ms', scaled))
   const plus = folders.map(([kind]) =>
-    row('Attributes and listings', `each name, then its stat, by Node: ${kind}`, 'ms', null),
+    row('Attributes and listings', `each name, then its stat, by Node: ${kind}`, 'ms', scaled),
   )
   for (let round = 0; round < options.rounds; round++) {
     for (const [, folder] of folders) fs.readdirSync(join(mounted, folder))
