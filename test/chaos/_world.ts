@@ -175,20 +175,24 @@ export class World {
     }
     await household.together(this.#peers, ARENA)
     if (!this.surroundings.views) return
-    mkdirSync(this.#view)
+    mkdirSync(this.#mounts)
     // While nothing is mounted there, nobody writes there.
-    if (process.getuid?.() === 0) {
-      mountMemory(this.#view, '64k')
-      remount(this.#view, 'ro')
-    } else chmodSync(this.#view, 0o555)
+    if (process.getuid?.() === 0) mountMemory(this.#mounts, '64k')
+    mkdirSync(this.#view)
+    if (process.getuid?.() === 0) remount(this.#mounts, 'ro')
+    else chmodSync(this.#view, 0o555)
     const mounting = this.#peers[MOUNT_PEER] as Peer
     await mounting.call('mount', { path: this.#view })
     const below = household.root(mounting)
     this.#mountUser = new MountUser(`${mounting.name} at the mount`, join(this.#view, ARENA), below, this.ledger)
   }
 
+  get #mounts(): string {
+    return join(this.#folder, 'mounts')
+  }
+
   get #view(): string {
-    return join(this.#folder, 'view')
+    return join(this.#mounts, 'view')
   }
 
   /** Who does a peer's acts in this round. */
@@ -201,7 +205,7 @@ export class World {
     await this.#household.end()
     this.#sweep()
     if (this.#mountUser !== null) {
-      for (let mounts = 0; mounts < 2; mounts++) spawnSync('umount', ['--lazy', this.#view])
+      for (const place of [this.#view, this.#mounts]) spawnSync('umount', ['--lazy', place])
       await this.#mountUser.close()
     }
     if (!this.surroundings.mounts || !existsSync(this.#volume)) return
