@@ -693,7 +693,6 @@ function openFile(folder: number, path: string): { fd: number; stat: DiskStat } 
   }
 }
 
-/** Exchanges a slot with a name; false if that name is gone. */
 /** Whether anybody has a file open for writing; closes its descriptor. */
 function isBusy(fd: number): boolean {
   try {
@@ -705,6 +704,7 @@ function isBusy(fd: number): boolean {
   }
 }
 
+/** Exchanges a slot with a name; false if that name is gone. */
 function exchange(staging: number, slot: string, folder: number, name: string): boolean {
   try {
     if (posix.renameFlagged(staging, slot, folder, name, posix.EXCHANGE)) return true
