@@ -78,7 +78,13 @@ function joined(files: readonly string[], note: string | undefined): Results {
   if (!last) throw new Error('there is nothing to take the results from')
   if (all.some(({ settings }) => settings.scale !== last.settings.scale))
     throw new Error('these were measured with inputs of different sizes')
-  const cases = new Map(all.flatMap(results => results.cases.map(one => [one.name, one])))
+  // Of what was measured twice the later counts, tool by tool.
+  const cases = new Map<CaseName, CaseResult>()
+  for (const one of all.flatMap(results => results.cases)) {
+    const before = cases.get(one.name)?.tools ?? []
+    const tools = TOOL_NAMES.flatMap(name => [...one.tools, ...before].find(({ tool }) => tool === name) ?? [])
+    cases.set(one.name, { ...one, tools })
+  }
   return {
     ...last,
     machine: {
