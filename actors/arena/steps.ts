@@ -283,6 +283,7 @@ export class Steps {
   conclude(done: readonly Intent[], dropped: readonly Intent[] = [], since = false): void {
     const { store, problems } = this.#context
     if (done.length === 0 && dropped.length === 0) return
+    for (const intent of dropped) this.#standAgain(intent)
     const events: HistoryEvent[] = []
     let bytes = 0
     try {
@@ -542,6 +543,14 @@ export class Steps {
         (kept !== null && disk.keptStat(kept.id)?.ino === formerIno) ||
         (copy !== null && disk.stat(copy.path)?.ino === formerIno))
     )
+  }
+
+  /** A folder goes just before what takes its place comes: if that does not come, it is there again, and nobody has deleted it. */
+  #standAgain({ path, from, to }: Intent): void {
+    if (from?.content.type !== 'dir' || !living(to) || to.content.type === 'dir') return
+    this.#events.unlessDiskFails(path, () => {
+      if (this.#context.disk.stat(path) === null) this.#madeFolder(path)
+    })
   }
 
   #madeFolder(path: EntryPath): boolean {

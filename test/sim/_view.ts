@@ -66,10 +66,13 @@ export class ViewUser {
     const { ledger, user, disk } = this.#at
     switch (how) {
       case 'delete':
-        return this.#ask({ type: 'remove', path, hash }, () => {
-          ledger.ended(key)
-          user.removed(path)
-        })
+        // The arena may tell of it before its answer is here.
+        return this.#ask(
+          { type: 'remove', path, hash },
+          () => ledger.ended(key),
+          () => {},
+          () => user.removed(path),
+        )
       case 'touch':
         return this.#ask({ type: 'retouch', path, hash, mtimeNs: BigInt(size) * 1_000_000_000n, exec: null }, () => {})
       case 'rename':
