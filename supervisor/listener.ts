@@ -9,7 +9,8 @@ import { Admission, plainAddress } from './admission.ts'
 import { formatAddress, type ListenAddress } from './config.ts'
 import { Pace } from './pace.ts'
 
-const BACKLOG = 128
+/** Connections that the system has taken and we have not: all of a large household, when this peer has been away. */
+const BACKLOG = 1024
 /**
  * Handshakes at once and a second: each takes a processor a few milliseconds. From one strange address, from all of them,
  * and from one where a peer of the household was seen, which may be a thousand of them behind one address.
