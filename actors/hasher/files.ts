@@ -2,9 +2,8 @@
  * Files as the tasks of a hasher's thread see them: opened by path, without following a symlink at the end, and used only if they are
  * what the task says.
  */
-import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs'
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, writeSync } from 'node:fs'
 import type { FileRef, SlotRef } from '../../protocol/ports.ts'
-import { DirectReader, DirectWriter, fill } from '../direct-io.ts'
 import type { Files, Slot } from './patch.ts'
 
 /** Absent on Windows, where a link at the end is found by its inode. A FIFO must not hang us. */
@@ -32,24 +31,29 @@ export function fits(fd: number, file: FileRef): boolean {
   return stat.isFile() && stat.size === BigInt(file.size) && stat.mtimeNs === file.mtimeNs && stat.ino === file.ino
 }
 
+/** Reads up to `length` bytes; fewer where the file ends. */
+export function fill(fd: number, buffer: Uint8Array, length: number, offset: number): number {
+  let filled = 0
+  while (filled < length) {
+    const count = readSync(fd, buffer, filled, length - filled, offset + filled)
+    if (count === 0) break
+    filled += count
+  }
+  return filled
+}
+
 export const systemFiles: Files = {
-  open(file, through) {
+  open(file) {
     const fd = openToRead(file.path)
     if (fd === null) return null
     if (!fits(fd, file)) {
       closeSync(fd)
       return null
     }
-    if (!through) return { size: file.size, read: (at, into) => fill(fd, into, at), close: () => closeSync(fd) }
-    // What is replaced is not worth keeping in memory.
-    const reader = new DirectReader(fd)
     return {
       size: file.size,
-      read: (at, into) => reader.read(at, into),
-      close() {
-        reader.close()
-        closeSync(fd)
-      },
+      read: (at, into) => fill(fd, into, into.length, at),
+      close: () => closeSync(fd),
     }
   },
   slot(slot) {
@@ -62,15 +66,15 @@ export const systemFiles: Files = {
 }
 
 function openedSlot(fd: number, slot: SlotRef): Slot {
-  // Once it has taken its place in the tree it is a user's file.
-  const writer = new DirectWriter(fd, () => isAt(slot))
   return {
-    write: (at, bytes) => writer.write(bytes, at),
-    finish: () => writer.flush(),
-    close() {
-      writer.close()
-      closeSync(fd)
+    write(at, bytes) {
+      // Once it has taken its place in the tree it is a user's file.
+      if (!isAt(slot)) return false
+      for (let written = 0; written < bytes.length; )
+        written += writeSync(fd, bytes, written, bytes.length - written, at + written)
+      return true
     },
+    close: () => closeSync(fd),
   }
 }
 

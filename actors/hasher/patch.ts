@@ -11,17 +11,14 @@ import { HASH_BYTES, verifyLeaf } from './merkle.ts'
 import { anchorOf, findShifted, leafBytes, type Source } from './shifted.ts'
 
 export interface Slot {
-  /** Takes over the bytes; they may be written with those that follow. False if the slot is not at its path any more. */
+  /** False if the slot is not at its path any more: nothing was written. */
   write(at: number, bytes: Uint8Array): boolean
-  /** Writes what has not been. False as above: then nothing may be said to be there. */
-  finish(): boolean
   close(): void
 }
 
 /** Both give null for what is not there or not what was expected. Faults of the disk are thrown. */
 export interface Files {
-  /** `through`: most of it is about to be read, from its start to its end. */
-  open(file: FileRef, through?: boolean): (Source & { close(): void }) | null
+  open(file: FileRef): (Source & { close(): void }) | null
   slot(slot: SlotRef): Slot | null
 }
 
@@ -44,9 +41,7 @@ export function perform(task: PatchTask, files: Files): PatchResult {
           return bytes ? { bytes: signatureOf(bytes, task.block) } : { changed: true }
         })
       default:
-        return using(files.open(task.base, task.is !== 'assemble'), source =>
-          using(files.slot(task.slot), slot => fill(task, source, slot)),
-        )
+        return using(files.open(task.base), source => using(files.slot(task.slot), slot => fill(task, source, slot)))
     }
   } catch (error) {
     if (error instanceof SyncError) return { failure: toFailure(error) }
@@ -102,7 +97,6 @@ function fill(
     default:
       task satisfies never
   }
-  if (!slot.finish()) return { leaves: new Uint32Array(0), places: new Float64Array(0) }
   return { leaves: Uint32Array.from(leaves), places: Float64Array.from(places) }
 }
 

@@ -5,8 +5,7 @@
 import { closeSync } from 'node:fs'
 import { LEAF_BYTES } from '../../protocol/limits.ts'
 import type { HashResult, HashTask, PatchResult, PatchTask } from '../../protocol/ports.ts'
-import { fill } from '../direct-io.ts'
-import { fits, openToRead, systemFiles } from './files.ts'
+import { fill, fits, openToRead, systemFiles } from './files.ts'
 import { HASH_BYTES, hashLeaves, leafCount } from './merkle.ts'
 import { perform } from './patch.ts'
 
@@ -36,7 +35,7 @@ function hashOne(task: HashTask): HashResult {
     piece ??= Buffer.allocUnsafeSlow(PIECE_BYTES)
     for (let offset = first * LEAF_BYTES, at = 0; offset < end; ) {
       const length = Math.min(PIECE_BYTES, end - offset)
-      if (fill(fd, piece.subarray(0, length), offset) < length) return { changed: true }
+      if (fill(fd, piece, length, offset) < length) return { changed: true }
       const hashes = hashLeaves(piece.subarray(0, length))
       leaves.set(hashes, at)
       at += hashes.length

@@ -2,15 +2,17 @@
  * Verifies leaves and writes them to their place in a staged file, and lets the disk begin with them at once. Knows nothing of
  * threads: a few leaves are written where they came in, many by a thread of their own (writer-thread.ts).
  */
+import { writeSync } from 'node:fs'
 import koffi from 'koffi'
 import { type Failure, SyncError, toFailure } from '../../protocol/error.ts'
 import { LEAF_BYTES } from '../../protocol/limits.ts'
 import type { LeavesToWrite } from '../../protocol/ports.ts'
-import { DIRECT_BYTES_MIN, DirectWriter } from '../direct-io.ts'
 import { hashLeaves } from '../hasher/merkle.ts'
 
 /** How far behind the last write a file must be on the disk: as much as a few requests bring. */
 const BEHIND_BYTES = 32 * 1024 * 1024
+/** Nobody reads a file of this size at once because it came in: it shall not push out of memory what people work with. */
+const DROP_BYTES_MIN = 64 * 1024 * 1024
 
 /**
  * Nothing of it is written unless all its leaves are right, nor once its download was stopped, as the first failure does. Zeros are written like anything else: what
@@ -24,8 +26,9 @@ export function writeLeaves({ fd, from, payload, hashes, stopped, ending }: Leav
       throw new SyncError('leaf_invalid', `content of leaves from ${from} on does not fit its hash`)
     if (Atomics.load(stopped, 0) !== 0) throw new SyncError('peer_closed', 'not wanted any more')
     const start = from * LEAF_BYTES
-    const direct = write(fd, payload, start)
-    if (ending && !direct) writeBehind(fd, ending.start, start + payload.length, ending.size)
+    for (let written = 0; written < payload.length; )
+      written += write(fd, payload, written, payload.length - written, start + written)
+    if (ending) writeBehind(fd, ending.start, start + payload.length, ending.size)
     return null
   } catch (error) {
     if (!(error instanceof SyncError)) throw error
@@ -34,17 +37,9 @@ export function writeLeaves({ fd, from, payload, hashes, stopped, ending }: Leav
   }
 }
 
-/** Whether it has gone past the page cache. */
-function write(fd: number, payload: Uint8Array, position: number): boolean {
+function write(fd: number, payload: Uint8Array, offset: number, length: number, position: number): number {
   try {
-    const writer = new DirectWriter(fd)
-    try {
-      writer.write(payload, position)
-      writer.flush()
-      return writer.direct
-    } finally {
-      writer.close()
-    }
+    return writeSync(fd, payload, offset, length, position)
   } catch (error) {
     throw diskFailed('write', (error as NodeJS.ErrnoException).code, error)
   }
@@ -94,7 +89,7 @@ function writeBehind(fd: number, start: number, end: number, size: number): void
   if (last === first) return
   range(calls, fd, first, last, WAIT_BEFORE | WRITE | WAIT_AFTER)
   // Memory that a file has just left is also the fastest to take for the next part of it.
-  if (size >= DIRECT_BYTES_MIN) calls.fadvise(fd, first, last - first, DONTNEED)
+  if (size >= DROP_BYTES_MIN) calls.fadvise(fd, first, last - first, DONTNEED)
 }
 
 const FAULTS = new Set([koffi.os.errno.EIO, koffi.os.errno.ENOSPC, koffi.os.errno.EDQUOT])

@@ -34,7 +34,6 @@ export function memoryFiles(disk: MemoryDisk): Files {
           disk.writeFd(fd, at, bytes)
           return true
         },
-        finish: isThere,
         close: () => disk.close(fd),
       }
     },
