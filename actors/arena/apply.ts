@@ -825,14 +825,17 @@ export class Applier {
     this.#holdBelow(folder)
   }
 
-  /** All folders below one in which files live that this disk does not show. */
+  /**
+   * All folders below one in which files live that this disk does not show. What it showed, and was not looked at since its folder went, has
+   * gone along with that, or is missed.
+   */
   #holdBelow(folder: EntryPath): void {
     const folders = new Set<EntryPath>()
     for (let after: EntryPath | null = null; ; ) {
       const page: Entry[] = this.#context.store.page(after, 1000, folder)
       // What is just being given up may have gone with its folder: then that is told first.
-      for (const { path, known } of page)
-        if (living(known) && !this.givingUp(path)) folders.add(parentOf(path) ?? folder)
+      for (const entry of page)
+        if (isUnshown(entry) && !this.givingUp(entry.path)) folders.add(parentOf(entry.path) ?? folder)
       if (page.length < 1000) break
       after = (page.at(-1) as Entry).path
     }
