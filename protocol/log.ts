@@ -36,6 +36,8 @@ export const EVENTS = {
   arena_drifted: 'warn',
   entry_refused: 'warn',
   entry_conflict: 'warn',
+  entry_displaced: 'info',
+  folder_held: 'debug',
   entry_problem: 'warn',
   content_lost: 'error',
   content_given_up: 'debug',

@@ -56,6 +56,12 @@ const RESCUED_MAX = 8
 const PLAN_STEP = 512
 const PLAN_PAGE = 256
 
+/**
+ * Why a pending entry does not come. `content`: nobody gives it now. `place`: something else is where it is to be. `disk`: what this disk
+ * said, an errno name.
+ */
+export type Hindrance = { readonly is: 'content' | 'place' } | { readonly is: 'disk'; readonly code: string }
+
 /** One entry in the works. */
 interface Task {
   readonly path: EntryPath
@@ -114,8 +120,8 @@ export class Applier {
   #passing = false
   /** Files that wait because something lives below their path, and since when. */
   readonly #displacedSince = new Map<EntryPath, number>()
-  /** Paths that were given a problem here. */
-  readonly #hindered = new Set<EntryPath>()
+  /** Paths that were given a problem here, and why. */
+  readonly #hindered = new Map<EntryPath, Hindrance>()
   #dirty = true
   #retries = 0
   #active = true
@@ -136,7 +142,7 @@ export class Applier {
     this.#steps = new Steps(context, local, versions, {
       ...events,
       active: () => this.#active,
-      problem: (path, reason) => this.#problem(path, reason),
+      inTheWay: (path, reason) => this.#problem(path, reason, IN_PLACE),
       unlessDiskFails: (path, work) => this.#unlessDiskFails(path, work),
       discard: (path, slot) => this.#discard(path, slot),
       givingUp: path => this.givingUp(path),
@@ -153,7 +159,7 @@ export class Applier {
         this.wakeDormant([intent.source as EntryPath])
       },
       brokenOff: (error, path) => {
-        this.#problem(path, diskReason(error))
+        this.#diskProblem(path, error)
         this.#steps.settleAgain()
       },
       again: () => this.again(),
@@ -330,7 +336,7 @@ export class Applier {
   /** What hindered an entry is over when the entry is not pending any more, however that came. */
   #forgetProblems(): void {
     const { store, problems } = this.#context
-    for (const path of this.#hindered) {
+    for (const path of this.#hindered.keys()) {
       if (store.entry(path)?.pending) continue
       this.#hindered.delete(path)
       problems.clear(path)
@@ -351,8 +357,27 @@ export class Applier {
     timers.soon('apply', clock.nowMs() + waitMs, () => this.again())
   }
 
-  #problem(path: EntryPath, reason: string): void {
-    this.#hindered.add(path)
+  /** Why an entry does not come, as far as that was found here; null: it is on its way, or was not looked at yet. */
+  hindrance(path: EntryPath): Hindrance | null {
+    return this.#hindered.get(path) ?? null
+  }
+
+  /** Somebody waits for it: what hindered it is tried again now. */
+  hurry(path: EntryPath): void {
+    if (!this.#hindered.delete(path)) return
+    this.#context.problems.clear(path)
+    this.#stalled.delete(path)
+    const content = this.#fetching.get(path)?.known.content
+    if (content?.type === 'file') this.#fetch.hurry(content.hash)
+    this.again()
+  }
+
+  #diskProblem(path: EntryPath, error: DiskError): void {
+    this.#problem(path, diskReason(error), { is: 'disk', code: error.code })
+  }
+
+  #problem(path: EntryPath, reason: string, hindrance: Hindrance): void {
+    this.#hindered.set(path, hindrance)
     if (this.#context.problems.get(path)?.reason === reason) return
     this.#context.problems.set(path, reason)
     this.#events.changed()
@@ -364,7 +389,7 @@ export class Applier {
       return work()
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      this.#problem(path, diskReason(error))
+      this.#diskProblem(path, error)
       return undefined
     }
   }
@@ -546,7 +571,7 @@ export class Applier {
       ino = write(slot).ino
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
-      return this.#problem(task.path, diskReason(error))
+      return this.#diskProblem(task.path, error)
     }
     this.#makeReady({ ...task, slot, ino })
   }
@@ -659,14 +684,15 @@ export class Applier {
     this.#makeReady({ ...task, slot, ino, bytes: content.size })
   }
 
+  /** From the fetcher: another path gets this blob first; then it can be copied. */
+  copiedLater(path: EntryPath): void {
+    this.#unfetch(path)
+    this.again()
+  }
+
   /** From the fetcher: not to be had now. */
-  stuck(path: EntryPath, reason: string): void {
-    if (reason === '') {
-      // Another path gets this blob first; then it can be copied.
-      this.#unfetch(path)
-      return this.again()
-    }
-    this.#problem(path, reason)
+  stuck(path: EntryPath, reason: string, hindrance: Hindrance): void {
+    this.#problem(path, reason, hindrance)
     const task = this.#fetching.get(path)
     if (task?.known.content.type === 'file' && !this.#fetch.wanted(path, task.known.content.hash)) {
       // The fetcher has let go of it, because this disk failed: from the start, later.
@@ -803,6 +829,7 @@ export class Applier {
       if (entry && living(entry.known) && entry.known.content.type !== 'dir' && entry.have === entry.known) {
         // A file won where something lives below: it makes room, if this peer knows all that there is.
         if (!this.#caughtUp() || !this.#displace(entry)) return false
+        log(this.#context, 'entry_displaced', { path: folder, below: path })
         continue
       }
       if (entry && living(entry.have) && entry.have.content.type !== 'dir') return false
@@ -859,10 +886,11 @@ export class Applier {
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       if (error.code !== 'EEXIST' || disk.stat(folder)?.type !== 'dir') {
-        this.#problem(held, diskReason(error))
+        this.#diskProblem(held, error)
         return false
       }
     }
+    log(this.#context, 'folder_held', { path: folder, below: held })
     const nobody: Version = { content: { type: 'gone', deleted: null }, vector: [], g: 0, author: settings.author }
     store.transact(writer =>
       writer.putEntry(
@@ -894,7 +922,7 @@ export class Applier {
       this.#displacedSince.delete(path)
       return false
     }
-    this.#problem(path, 'a folder with newer content is in its place: its file becomes a conflict copy')
+    this.#problem(path, 'a folder with newer content is in its place: its file becomes a conflict copy', IN_PLACE)
     const sinceMs = this.#displacedSince.get(path) ?? clock.nowMs()
     this.#displacedSince.set(path, sinceMs)
     const waitMs = this.#holds(entry.known) ? DISPLACED_MS : DISPLACED_ELSEWHERE_MS
@@ -982,7 +1010,7 @@ export class Applier {
     } catch (error) {
       if (!(error instanceof DiskError)) throw error
       this.#steps.settleAgain()
-      this.#problem(path, diskReason(error))
+      this.#diskProblem(path, error)
       return false
     }
     this.#steps.conclude([intent])
@@ -1006,7 +1034,7 @@ export class Applier {
       else {
         this.#syncing = null
         this.#syncingPaths = null
-        for (const task of tasks) this.#problem(task.path, diskReason(error))
+        for (const task of tasks) this.#diskProblem(task.path, error)
         for (const task of tasks) this.#discard(task.path, task.slot)
         for (const task of tasks) this.#release(task)
         this.#retryLater()
@@ -1072,7 +1100,7 @@ export class Applier {
         outcome = this.#steps.perform(entry, intent)
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
-        this.#problem(task.path, diskReason(error))
+        this.#diskProblem(task.path, error)
         outcome = 'waits'
       }
       if (outcome === 'done') done.push(intent)
@@ -1100,7 +1128,7 @@ export class Applier {
   #reportIgnored(path: EntryPath): void {
     const stat = this.#context.disk.stat(path)
     if (stat === null || !this.#local.rules.ignores(path, stat.type === 'dir')) return
-    this.#problem(path, 'what is in its place is ignored here: rename that, or change the rules')
+    this.#problem(path, 'what is in its place is ignored here: rename that, or change the rules', IN_PLACE)
   }
 
   /** The task is over, however it ended. */
@@ -1205,6 +1233,8 @@ export class Applier {
     return this.#fetch.newSlot()
   }
 }
+
+const IN_PLACE: Hindrance = { is: 'place' }
 
 /** Another content, or nothing, is to take the place of the file that is shown. */
 function isLeft(entry: Entry | undefined): boolean {

@@ -18,7 +18,7 @@ import { Applier } from './apply.ts'
 import type { Blob } from './cache.ts'
 import { Commands } from './commands.ts'
 import { type ArenaContext, log } from './context.ts'
-import { DiskError } from './disk.ts'
+import { DiskError, isLasting } from './disk.ts'
 import { Feed } from './feed.ts'
 import { diskReason, Fetcher } from './fetch.ts'
 import { GiveUp } from './give-up.ts'
@@ -38,7 +38,7 @@ import type { Entry } from './store.ts'
 import { Verify, type VerifyOutcome } from './verify.ts'
 import { living } from './version.ts'
 import { VersionStore } from './versions.ts'
-import { type ViewDesk, Views } from './views.ts'
+import { HINDERED_MS, type ViewDesk, Views } from './views.ts'
 import { Wholes } from './wholes.ts'
 
 /** A status is sent at most this often; the first after quiet at once. */
@@ -139,6 +139,7 @@ export class Arena {
       },
       unsettled: path => this.#apply.isUnsettled(path),
       seen: path => this.#views.seen(path),
+      changingBelow: path => this.#views.isChangingBelow(path),
       givingUp: path => this.#giveUp.isUnderWay(path),
       emptied: paths => this.#apply.wakeDormant(paths),
       guard: reason => this.#stop(reason),
@@ -162,7 +163,8 @@ export class Arena {
     this.#patches = new PatchOrders(context)
     this.#fetch = new Fetcher(context, this.#patches, {
       staged: (path, slot, content, ino) => this.#apply.staged(path, slot, content, ino),
-      stuck: (path, reason) => this.#apply.stuck(path, reason),
+      stuck: (path, reason, hindrance) => this.#apply.stuck(path, reason, hindrance),
+      copiedLater: path => this.#apply.copiedLater(path),
       progress: () => this.#statusSoon(),
     })
     this.#apply = new Applier(context, this.#fetch, this.#local, this.#versions, {
@@ -204,7 +206,8 @@ export class Arena {
         this.#syncLater()
       },
       peers: () => this.#openPeers,
-      inUse: path => this.#views.isOpen(path),
+      inUse: ino => this.#views.isOpen(ino),
+      moving: path => this.#views.isMoving(path),
       leaving: paths => this.#views.leaving(paths),
       left: paths => {
         this.#views.left(paths)
@@ -214,7 +217,7 @@ export class Arena {
     })
     this.#apply.givingUp = path => this.#giveUp.isUnderWay(path)
     this.#versions.promised = () => this.#giveUp.leases.promised(context.clock.nowMs())
-    this.#server = new Server(context, this.#local, this.#patches)
+    this.#server = new Server(context, this.#local, this.#patches, this.#versions)
     this.#commands = new Commands(context, this.#local, this.#versions, this.#fetch, path => this.#marksChanged(path))
     this.#views = new Views(context, this.#local, {
       announced: () => this.#announced(),
@@ -227,7 +230,7 @@ export class Arena {
       read: (file, offset, length, done) => this.#place(file, offset, length, done),
       begun: (path, file) => this.#siblings.read(path, file),
       want: (path, wanted) => this.#want(path, wanted),
-      hindrance: entry => this.#hindrance(entry),
+      hindrance: (entry, sinceMs) => this.#hindrance(entry, sinceMs),
       mark: (path, mark) => void this.#commands.mark(path, mark),
       holders: (hash, done) =>
         this.#holders([hash], holders => done((holders.get(hash) ?? []).map(({ name }) => name))),
@@ -319,21 +322,30 @@ export class Arena {
     const { store, marks } = this.#context
     marks.want(path, wanted)
     const entry = store.entry(path)
+    if (wanted) this.#apply.hurry(path)
     if (wanted && entry && isUnshown(entry) && !entry.pending)
       store.transact(writer => writer.putEntry({ ...entry, pending: true }, false))
     this.#apply.marksChanged()
     if (!wanted) this.#giveUp.shown([path])
   }
 
-  /** Why a file that is on its way does not come; null: it may. */
-  #hindrance({ path, known }: Entry): string | null {
-    const { store, problems } = this.#context
-    if (!this.#working) return this.#guard ?? 'the arena is paused'
+  /** Why a file that somebody has waited for since then does not come; null: it may yet. */
+  #hindrance({ path, known }: Entry, sinceMs: number): { code: string; reason: string } | null {
+    const { store, problems, clock } = this.#context
+    if (!this.#working) return { code: 'EHOSTUNREACH', reason: this.#guard ?? 'the arena is paused' }
+    const hash = known.content.type === 'file' ? known.content.hash : null
+    const here = hash !== null && (store.withHash(hash, 1).length > 0 || store.keptWithHash(hash) !== undefined)
+    if (this.#peers.size === 0 && hash !== null && !here)
+      return { code: 'EHOSTUNREACH', reason: 'no peer is connected' }
     const problem = problems.get(path)
-    if (problem && !problem.note) return problem.reason
-    if (this.#peers.size > 0 || known.content.type !== 'file') return null
-    const { hash } = known.content
-    return store.withHash(hash, 1).length > 0 || store.keptWithHash(hash) ? null : 'no peer is connected'
+    if (!problem || problem.note) return null
+    const { reason } = problem
+    const hindrance = this.#apply.hindrance(path)
+    if (hindrance?.is === 'disk' && isLasting(hindrance.code)) return { code: hindrance.code, reason }
+    const nowhere = hindrance?.is === 'content' && hash !== null && this.#fetch.isNowhere(hash)
+    // Most of what is in the way goes by itself: a folder that was just moved, a peer that is just moving what it has.
+    if (!nowhere && clock.nowMs() - sinceMs < HINDERED_MS) return null
+    return { code: hindrance?.is === 'content' ? 'EHOSTUNREACH' : 'EBUSY', reason }
   }
 
   /** Errors of the root itself stop the arena; others are defects and end the thread. */

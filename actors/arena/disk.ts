@@ -43,6 +43,11 @@ export function isAbsence(error: unknown): boolean {
   return error instanceof DiskError && ['ENOENT', 'ENOTDIR', 'ELOOP'].includes(error.code)
 }
 
+/** Whether the disk will go on saying so until somebody does something about it. Others come of what is at a path just then. */
+export function isLasting(code: string): boolean {
+  return !['ENOENT', 'ENOTDIR', 'ELOOP', 'EEXIST', 'ENOTEMPTY', 'EISDIR', 'EBUSY', 'ESTALE'].includes(code)
+}
+
 export type PlaceResult = 'placed' | 'unexpected'
 
 export interface Disk {

@@ -20,6 +20,7 @@ import {
 } from '../../protocol/limits.ts'
 import type { FileRef } from '../../protocol/ports.ts'
 import { hashSmall, leafCount, leafHash, rootOf, zeroLeafHash } from '../hasher/merkle.ts'
+import type { Hindrance } from './apply.ts'
 import { type ArenaContext, count, log } from './context.ts'
 import { DiskError } from './disk.ts'
 import { fileWith, type OlderVersion, olderByContent, olderByName } from './older.ts'
@@ -48,8 +49,10 @@ const PLACED_SLOT = 'p-'
 /** A big blob is not begun unless so much stays free: this part of the disk, and no more than that many bytes. */
 const ROOM_PART = 0.01
 const ROOM_BYTES_MAX = 64 * 1024 * 1024
-const RETRY_FIRST_MS = 1_000
+const RETRY_FIRST_MS = 250
 const RETRY_MAX_MS = 60_000
+/** After so many times who waits is told that nobody has it. */
+const NOWHERE_TRIES = 2
 
 /** One path that wants a blob. */
 export interface Wish {
@@ -62,7 +65,9 @@ export interface FetchEvents {
   /** `ino`: what the slot holds. */
   staged(path: EntryPath, slot: string, content: FileContent, ino: bigint): void
   /** Not to be had now; `reason` for people. */
-  stuck(path: EntryPath, reason: string): void
+  stuck(path: EntryPath, reason: string, hindrance: Hindrance): void
+  /** It is about to be put at another path, and can be copied from there. */
+  copiedLater(path: EntryPath): void
   /** Bytes came. */
   progress(bytes: number): void
 }
@@ -189,6 +194,20 @@ export class Fetcher {
     return want !== undefined && want.tries > 0 && want.asked === null && !this.#downloads.has(hash)
   }
 
+  /** The same, and they have had a second chance: what was on its way from one name to another is back by then. */
+  isNowhere(hash: BlobHash): boolean {
+    return this.isStuck(hash) && (this.#small.get(hash) ?? (this.#big.get(hash) as Want)).tries >= NOWHERE_TRIES
+  }
+
+  /** Somebody waits for it: all are asked again now. */
+  hurry(hash: BlobHash): void {
+    const want = this.#small.get(hash) ?? this.#big.get(hash)
+    if (!want || want.asked !== null || this.#downloads.has(hash)) return
+    want.refused.clear()
+    want.tries = 0
+    want.notBeforeMs = 0
+  }
+
   /** Asks for a path's content; `from`: a path whose older version may hold parts of it. */
   want({ path, content }: Wish): void {
     const table = content.size <= PACKED_BLOB_BYTES_MAX ? this.#small : this.#big
@@ -310,7 +329,7 @@ export class Fetcher {
         if (download.phase === 'fetch' && this.#downloads.has(download.want.hash)) this.#askLeaves(download)
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
-        this.#giveUp(download, `cannot write to the disk (${error.code})`)
+        this.#giveUp(download, diskReason(error), error.code)
       }
     }
   }
@@ -476,7 +495,7 @@ export class Fetcher {
         ino = this.#context.disk.stageFile(slot, bytes, content.mtimeNs, content.exec).ino
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
-        this.#events.stuck(path, diskReason(error))
+        this.#events.stuck(path, diskReason(error), { is: 'disk', code: error.code })
         continue
       }
       this.#events.staged(path, slot, content, ino)
@@ -506,7 +525,7 @@ export class Fetcher {
           : this.#mute.size === this.#peers.size
             ? 'the peer that was asked for it does not answer'
             : 'none of the connected peers has it now'
-      for (const path of want.wishes.keys()) this.#events.stuck(path, reason)
+      for (const path of want.wishes.keys()) this.#events.stuck(path, reason, { is: 'content' })
     }
   }
 
@@ -714,7 +733,7 @@ export class Fetcher {
     const { want, slot, tree } = download
     if (download.here === download.leaves) return
     if (!this.#hasRoom()) {
-      return this.#giveUp(download, `the disk has no room for its ${download.want.size} bytes: make room`)
+      return this.#giveUp(download, `the disk has no room for its ${download.want.size} bytes: make room`, 'ENOSPC')
     }
     const stat = this.#context.disk.stageStat(slot)
     if (!stat) return
@@ -927,7 +946,7 @@ export class Fetcher {
     const ask = download.treeAsks.get(id)?.ask
     if (ask?.is === 'branches' || ask?.is === 'leaves') return this.#treeFailed(download, id, true)
     if (code === 'leaf_invalid') this.#invalid(peer, download.want.hash)
-    if (code === 'disk_failed') return this.#giveUp(download, failure.message)
+    if (code === 'disk_failed') return this.#giveUp(download, failure.message, 'EIO')
     if (code !== 'peer_closed' && code !== 'busy') download.want.refused.add(peer)
     if (ask) this.#treeFailed(download, id, false)
     if (download.chunks.has(id)) this.#chunkFailed(download, id)
@@ -960,7 +979,7 @@ export class Fetcher {
     log(this.#context, 'blob_fetched', { hash: want.hash, size: want.size })
     this.#events.staged(path, slot, content, ino)
     // The others copy it when it is in place.
-    for (const other of want.wishes.keys()) if (other !== path) this.#events.stuck(other, '')
+    for (const other of want.wishes.keys()) if (other !== path) this.#events.copiedLater(other)
   }
 
   /** Nobody can help now: the slot stays for later. */
@@ -969,10 +988,11 @@ export class Fetcher {
     this.#noteStuck(new Map([[download.want.hash, download.want]]), this.#context.clock.nowMs())
   }
 
-  #giveUp(download: Download, reason: string): void {
+  /** @param code an errno name */
+  #giveUp(download: Download, reason: string, code: string): void {
     this.#drop(download)
     this.#big.delete(download.want.hash)
-    for (const path of download.want.wishes.keys()) this.#events.stuck(path, reason)
+    for (const path of download.want.wishes.keys()) this.#events.stuck(path, reason, { is: 'disk', code })
   }
 }
 

@@ -85,8 +85,10 @@ export interface GiveUpEvents {
   syncSoon(): void
   /** Peers that can be asked. */
   peers(): PeerId[]
-  /** Whether somebody has the file open through a view. */
-  inUse(path: EntryPath): boolean
+  /** Whether somebody has the file with this inode number open through a view. */
+  inUse(ino: bigint): boolean
+  /** Whether a folder above is just being renamed through a view. */
+  moving(path: EntryPath): boolean
   /** These are about to be taken out of the tree; and that is over, they being out or back. Nobody is to see nothing meanwhile. */
   leaving(paths: readonly EntryPath[]): void
   left(paths: readonly EntryPath[]): void
@@ -280,7 +282,8 @@ export class GiveUp {
   /** Why a file must stay for now, or null. */
   #hindrance(path: EntryPath, entry: Entry): string | null {
     if (this.leases.isGranted(path, this.#context.clock.nowMs())) return RELIED_ON
-    if (this.#events.inUse(path)) return 'it is open'
+    if (this.#isOpen(entry)) return 'it is open'
+    if (this.#events.moving(path)) return CHANGED
     try {
       if (this.#shows(path, entry) !== 'durably') return 'it was changed a moment ago'
       return this.#context.disk.beingWritten(path) ? 'a program has it open for writing' : null
@@ -288,6 +291,10 @@ export class GiveUp {
       if (!(error instanceof DiskError)) throw error
       return diskReason(error)
     }
+  }
+
+  #isOpen({ stamp }: Entry): boolean {
+    return stamp !== null && this.#events.inUse(stamp.ino)
   }
 
   /** Whether the disk shows just what the entry says. */
@@ -483,7 +490,7 @@ export class GiveUp {
       for (const { path, entry, intent } of granted.files) {
         const now = store.entry(path)
         if (!this.#isWanted(now) || !isSameFile(now, entry)) continue
-        if (this.#events.inUse(path) || disk.beingWritten(path)) continue
+        if (this.#isOpen(entry) || this.#events.moving(path) || disk.beingWritten(path)) continue
         disk.takeOut(path, intent?.slot as string, statOf(entry))
       }
     })
@@ -521,7 +528,7 @@ export class GiveUp {
     const now = store.entry(path)
     const stat = disk.stageStat(intent?.slot as string)
     // It may be wanted again by now.
-    if (!this.#isWanted(now) || !isSameFile(now, entry) || this.#events.inUse(path) || stat === null) return false
+    if (!this.#isWanted(now) || !isSameFile(now, entry) || this.#isOpen(entry) || stat === null) return false
     // Whoever opened it in the moment before it was taken out may write to it yet.
     return isExpected(stat, statOf(entry)) && !disk.stageBeingWritten(intent?.slot as string)
   }

@@ -20,7 +20,7 @@ import { hashLeaves, rootOf } from '../hasher/merkle.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat, isAbsence } from './disk.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
-import { compareTree, lastBelow } from './order.ts'
+import { compareTree, isBelow, lastBelow } from './order.ts'
 import { isUnshown } from './plan.ts'
 import { isLostWrite, leftBehind } from './power-loss.ts'
 import { type Entry, NO_STAMP, type Stamp, type Writer } from './store.ts'
@@ -29,6 +29,8 @@ import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
 /** A deletion is believed when the path is still missing after this long: editors replace by delete and create. */
 const MISSING_MS = 60
+/** What was found on the disk longer ago is looked for once more before it becomes part of the store. */
+const FOUND_MS = 20
 /** While more goes missing all the time, deletions wait up to this long. */
 const MISSING_MAX_MS = 1_500
 /** While the disk is still being looked at, where their other halves may be found, they wait longer: a folder of very many files was moved. */
@@ -98,6 +100,8 @@ interface Change {
   readonly content: Content
   readonly stamp: Stamp | null
   readonly leaves: Uint8Array | null
+  /** When the disk showed it. */
+  readonly atMs: number
   /** The path that this content came from, by the same inode. */
   readonly from?: EntryPath
   /** A deletion that is the other half of a rename. */
@@ -115,6 +119,8 @@ export interface LocalEvents {
   unsettled(path: EntryPath): boolean
   /** What the user saw at a path that showed nothing here, when putting something there; null: nothing. */
   seen(path: EntryPath): Version | null
+  /** Whether a user's change of a file below this path, which showed nothing here, is about to be written down. */
+  changingBelow(path: EntryPath): boolean
   /** Whether this peer is giving up the content of this path: its absence is not missed. */
   givingUp(path: EntryPath): boolean
   /** Nothing is at these paths any more: the folders above them may have held nothing else. */
@@ -212,6 +218,7 @@ export class LocalChanges {
     this.#settling.clear()
     this.#missing.clear()
     this.#missingInodes.clear()
+    this.#heldBack.clear()
     this.#hashing.clear()
     this.#hashingPaths.clear()
     this.#partOf.clear()
@@ -238,6 +245,7 @@ export class LocalChanges {
       this.#looks.size === 0 &&
       this.#settling.size === 0 &&
       this.#missing.size === 0 &&
+      this.#heldBack.size === 0 &&
       this.#hashing.size === 0 &&
       this.#ready.length === 0
     )
@@ -279,7 +287,8 @@ export class LocalChanges {
       this.#looks.has(path) ||
       this.#settling.has(path) ||
       this.#hashingPaths.has(path) ||
-      this.#missing.has(path)
+      this.#missing.has(path) ||
+      this.#heldBack.has(path)
     )
   }
 
@@ -432,8 +441,7 @@ export class LocalChanges {
       const unknownFolder = stat.type === 'dir' && differs(entry, stat)
       if (differs(entry, stat)) this.#found(path, stat, entry)
       else this.#missing.delete(path)
-      const wasFolder = entry?.have?.content.type === 'dir' || entry?.dormant === true
-      if (unknownFolder || (wasFolder && (stat.type !== 'dir' || this.#hollow(path)))) {
+      if (unknownFolder || (wasFolder(entry) && (stat.type !== 'dir' || this.#hollow(path)))) {
         this.#walkBelow(path)
       }
       if (unknownFolder) this.#lookOnceMore(path)
@@ -468,9 +476,13 @@ export class LocalChanges {
 
   /** An entry that is not on the disk, with all that was below it. */
   #missingTree(entry: Entry): void {
-    const { store } = this.#context
     if (onDisk(entry)) this.#noteMissing(entry)
-    if (entry.have?.content.type !== 'dir' && !entry.dormant) return
+    this.#missingBelow(entry)
+  }
+
+  #missingBelow(entry: Entry): void {
+    const { store } = this.#context
+    if (!wasFolder(entry)) return
     for (let after: EntryPath | null = null; ; ) {
       const page = store.page(after, 1000, entry.path)
       for (const child of page) {
@@ -609,8 +621,8 @@ export class LocalChanges {
   }
   readonly #ruleTexts = new Map<EntryPath, string>()
 
-  #makeReady(change: Change): void {
-    this.#ready.push(change)
+  #makeReady(change: Omit<Change, 'atMs'>): void {
+    this.#ready.push({ ...change, atMs: this.#context.clock.nowMs() })
     this.#readyPaths.add(change.path)
   }
 
@@ -621,6 +633,7 @@ export class LocalChanges {
     this.#missing.delete(path)
     const fault = pathFault(path)
     if (fault !== undefined) return this.#fault(path, `${fault}: it is not synced`)
+    if (entry && stat.type !== 'dir') this.#missingBelow(entry)
     switch (stat.type) {
       case 'other':
         return this.#fault(path, 'a device, socket or pipe is not synced', true)
@@ -878,12 +891,9 @@ export class LocalChanges {
     if (allowedEnds) this.#deletionsAllowed = false
     // Children before their folders, so that every peer can follow.
     gone.sort((a, b) => compareTree(b, a))
+    const rest = { content: { type: 'gone', deleted: null }, stamp: null, leaves: null, atMs: nowMs } as const
     while (gone.length > 0) {
-      this.#commit(
-        gone
-          .splice(0, COMMIT_MAX)
-          .map(path => ({ path, content: { type: 'gone', deleted: null }, stamp: null, leaves: null })),
-      )
+      this.#commit(gone.splice(0, COMMIT_MAX).map(path => ({ path, ...rest })))
     }
   }
 
@@ -933,11 +943,46 @@ export class LocalChanges {
     return null
   }
 
-  /** A listing can be older than the end of what it names, which nobody tells again. */
-  #stillThere({ path, content }: Change): boolean {
-    if (content.type !== 'dir' || this.#stat(path)?.type === 'dir') return true
+  /**
+   * What was found a while ago may have gone or moved away with a folder above it since; of a listing nobody would tell that again. A
+   * file in a folder that is no more would make others bring the folder back.
+   */
+  #stillThere({ path, content, atMs }: Change): boolean {
+    if (content.type === 'gone') return true
+    if (content.type !== 'dir' && this.#context.clock.nowMs() - atMs < FOUND_MS) return true
+    if (this.#stat(path)?.type === content.type) return true
     this.#touched.add(path)
     return false
+  }
+
+  /**
+   * Where a folder has become a file, what was in the folder is gone, or has other names, and that is told first: by itself the file would be
+   * in the place of a folder in which files live, and make room for it (R4).
+   */
+  #holdsBack({ path, content }: Change): boolean {
+    if (content.type === 'dir' || content.type === 'gone' || !wasFolder(this.#context.store.entry(path))) return false
+    if (this.#settledBelow(path)) return false
+    this.#heldBack.add(path)
+    this.#letGoLater()
+    return true
+  }
+  readonly #heldBack = new Set<EntryPath>()
+
+  #settledBelow(path: EntryPath): boolean {
+    for (const missing of this.#missing.keys()) if (isBelow(missing, path)) return false
+    return !this.#events.changingBelow(path)
+  }
+
+  #letGoLater(): void {
+    const { clock, timers } = this.#context
+    timers.soon('held back', clock.nowMs() + MISSING_MS, () => {
+      for (const path of this.#heldBack) {
+        if (!this.#settledBelow(path)) continue
+        this.#heldBack.delete(path)
+        this.#touched.add(path)
+      }
+      if (this.#heldBack.size > 0) this.#letGoLater()
+    })
   }
 
   /**
@@ -954,7 +999,8 @@ export class LocalChanges {
         looked.add(folder)
         const shown = this.#events.seen(folder) ?? this.#context.store.entry(folder)?.have
         if (!living(shown) || shown?.content.type === 'dir' || this.#stat(folder)?.type !== 'dir') continue
-        folders.push({ path: folder, content: { type: 'dir' }, stamp: null, leaves: null })
+        const atMs = this.#context.clock.nowMs()
+        folders.push({ path: folder, content: { type: 'dir' }, stamp: null, leaves: null, atMs })
       }
     }
     return folders.length > 0 ? [...folders, ...changes] : changes
@@ -963,7 +1009,7 @@ export class LocalChanges {
   #commit(found: readonly Change[]): void {
     const { store, problems } = this.#context
     const events: HistoryEvent[] = []
-    const changes = this.#withFolders(found.filter(change => this.#stillThere(change)))
+    const changes = this.#withFolders(found.filter(change => this.#stillThere(change) && !this.#holdsBack(change)))
     for (const { path } of found) {
       this.#readyPaths.delete(path)
       if (this.#lookAfter.delete(path)) this.#touched.add(path)
@@ -1093,6 +1139,10 @@ export class LocalChanges {
 /** The nearest mtime that peers take: some disks know more years. */
 function sayableMtime(mtimeNs: bigint): bigint {
   return mtimeNs < MTIME_NS_MIN ? MTIME_NS_MIN : mtimeNs > MTIME_NS_MAX ? MTIME_NS_MAX : mtimeNs
+}
+
+function wasFolder(entry: Entry | undefined): boolean {
+  return entry?.have?.content.type === 'dir' || entry?.dormant === true
 }
 
 function onDisk(entry: Entry): boolean {

@@ -34,6 +34,12 @@ export function isReadId(id: number): boolean {
 const SLOW_MS = 2_000
 /** And for so long: nobody waits for it any more. */
 const MUTE_MS = 15_000
+/**
+ * All who could be asked have said that they do not have it: they are asked once more after so long, for who moves a file has it again a
+ * moment later. Where that did not help, others are told at once for a while.
+ */
+const SECOND_CHANCE_MS = 300
+const NO_CHANCE_MS = 10_000
 /** Leaves asked of one peer in advance and not yet here: 8 MiB. */
 const AHEAD_LEAVES_MAX = 64
 /** In one request, when nobody waits for them yet: they come a MiB at a time. */
@@ -105,6 +111,8 @@ interface Reading {
   /** Who has a part of it, and so gives no hashes. */
   readonly refusedTree: Set<PeerId>
   readonly single: Set<number>
+  /** Whether all were asked once more after they had refused; or when they will be. */
+  secondChance: 'untried' | 'used' | { readonly atMs: number }
   /** Came before their hash. Copies: what a message brings is lent. */
   readonly early: Map<number, { readonly peer: PeerId; readonly bytes: Uint8Array }>
 }
@@ -266,6 +274,7 @@ export class Reads {
         refusedLeaf: new Map(),
         refusedTree: new Set(),
         single: new Set(),
+        secondChance: 'untried',
         early: new Map(),
       }
       this.#readings.set(key, reading)
@@ -371,6 +380,7 @@ export class Reads {
   #advance(): void {
     this.#noteMute()
     this.#begin()
+    this.#giveSecondChances()
     const [soon, later]: [Reading[], Reading[]] = [[], []]
     for (const [key, reading] of this.#readings) {
       this.#fill(reading)
@@ -708,6 +718,7 @@ export class Reads {
 
   #unreachable(reading: Reading, leaf: number): void {
     if (reading.ahead.delete(leaf)) this.#again = true
+    if (this.#hasSecondChance(reading)) return
     const failure: Failure = { code: 'unreachable', message: this.#reason() }
     for (const reader of [...reading.readers]) {
       if (reader.missing.has(leaf)) this.#answer(reader, { failure })
@@ -716,6 +727,38 @@ export class Reads {
       if (whole.missing.has(leaf)) this.#conclude(reading, whole, failure)
     }
   }
+
+  /** Whether all who said that they do not have it are asked again before anybody is told so. */
+  #hasSecondChance(reading: Reading): boolean {
+    const { clock, timers } = this.#context
+    const nowMs = clock.nowMs()
+    if (reading.readers.size === 0 && reading.wholes.size === 0) return false
+    if (reading.secondChance === 'used') {
+      this.#chancesFromMs = nowMs + NO_CHANCE_MS
+      return false
+    }
+    if (reading.secondChance !== 'untried') return true
+    if (nowMs < this.#chancesFromMs || [...this.#peers].every(peer => this.#mute.has(peer))) return false
+    const atMs = nowMs + SECOND_CHANCE_MS
+    reading.secondChance = { atMs }
+    timers.soon('second chances', atMs, () => this.step())
+    return true
+  }
+
+  #giveSecondChances(): void {
+    const { clock, timers } = this.#context
+    for (const reading of this.#readings.values()) {
+      const { secondChance } = reading
+      if (typeof secondChance === 'string') continue
+      if (clock.nowMs() < secondChance.atMs) timers.soon('second chances', secondChance.atMs, () => this.step())
+      else {
+        reading.secondChance = 'used'
+        for (const peer of this.#peers) this.#hope(reading, peer)
+      }
+    }
+  }
+  /** None are given before: the last one did not help. */
+  #chancesFromMs = 0
 
   #reason(): string {
     if (this.#peers.size === 0) return 'its content is not here, and no peer is connected'
@@ -801,6 +844,7 @@ export class Reads {
     if (reading.leaves > 1) this.#streamOf(blob).sources.add(peer)
     reading.refusedLeaf.delete(leaf)
     reading.single.delete(leaf)
+    if (reading.secondChance === 'used') reading.secondChance = 'untried'
     const ahead = reading.ahead.delete(leaf)
     if (!kept && ahead) this.#pass(blob, leaf, bytes)
     for (const reader of [...reading.readers]) {

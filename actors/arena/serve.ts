@@ -1,6 +1,7 @@
 /**
  * Answers peers that ask for content. Always by hash: what this arena has just read, has as a real file that is still what its
- * entry says, or has cached; the one who asked verifies it besides.
+ * entry says, has cached, or has in the version store for a moment because a file that lives is being renamed; the one who asked verifies it
+ * besides.
  */
 import type { ErrorCode } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
@@ -20,6 +21,7 @@ import { type ArenaContext, count } from './context.ts'
 import { DiskError } from './disk.ts'
 import type { LocalChanges } from './local.ts'
 import type { PatchOrders } from './patches.ts'
+import type { VersionStore } from './versions.ts'
 import { sameStamp } from './walk.ts'
 
 type Message<Type extends ArenaWireMessage['type']> = Extract<ArenaWireMessage, { type: Type }>
@@ -29,11 +31,13 @@ export class Server {
   readonly #context: ArenaContext
   readonly #local: LocalChanges
   readonly #patches: PatchOrders
+  readonly #versions: VersionStore
 
-  constructor(context: ArenaContext, local: LocalChanges, patches: PatchOrders) {
+  constructor(context: ArenaContext, local: LocalChanges, patches: PatchOrders, versions: VersionStore) {
     this.#context = context
     this.#local = local
     this.#patches = patches
+    this.#versions = versions
   }
 
   fetchBlobs(peer: PeerId, { id, hashes, urgent = false }: Message<'fetch_blobs'>): void {
@@ -76,7 +80,36 @@ export class Server {
       this.#local.lookAgain(path)
     }
     const blob = this.#cached(hash)
-    return blob && blob.size <= PACKED_BLOB_BYTES_MAX ? this.#context.cache.part(blob, 0, 0, blob.size) : null
+    const cached = blob && blob.size <= PACKED_BLOB_BYTES_MAX ? this.#context.cache.part(blob, 0, 0, blob.size) : null
+    return cached ?? this.#smallOnItsWay(hash)
+  }
+
+  #smallOnItsWay(hash: BlobHash): Uint8Array | null {
+    const { disk } = this.#context
+    const opened = this.#openOnItsWay(hash)
+    if (opened === null) return null
+    try {
+      return opened.size <= PACKED_BLOB_BYTES_MAX ? disk.readFd(opened.fd, 0, opened.size) : null
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return null
+    } finally {
+      disk.close(opened.fd)
+    }
+  }
+
+  /** What a living file is to have and is between two names: with its peers it is as if it were at one of them. */
+  #openOnItsWay(hash: BlobHash): { fd: number; size: number } | null {
+    const kept = this.#versions.awaited(hash)
+    if (kept === null) return null
+    try {
+      const { fd, stat } = this.#context.disk.keptOpen(kept.id)
+      if (stat.size === kept.size) return { fd, size: stat.size }
+      this.#context.disk.close(fd)
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+    }
+    return null
   }
 
   #cached(hash: BlobHash): Blob | null {
@@ -174,7 +207,8 @@ export class Server {
   /** Only of what a file here has: peers take an answer about the tree for the proof of that (fetch.ts). */
   #leaves(hash: BlobHash): Uint8Array | null {
     const { store } = this.#context
-    return store.withHash(hash, 1).length > 0 ? (store.leaves(hash) ?? null) : null
+    const here = store.withHash(hash, 1).length > 0 || this.#versions.awaited(hash) !== null
+    return here ? (store.leaves(hash) ?? null) : null
   }
 
   fetchLeaves(peer: PeerId, header: Message<'fetch_leaves'>): void {
@@ -190,6 +224,9 @@ export class Server {
       return this.#upload(peer, header, opened)
     }
     const blob = this.#cached(hash)
+    const kept = blob ? null : this.#openOnItsWay(hash)
+    if (kept && from + leaves <= leafCount(kept.size)) return this.#upload(peer, header, kept)
+    if (kept) this.#context.disk.close(kept.fd)
     if (!blob) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
     if (from + leaves > leafCount(blob.size))
       return this.#fail(peer, id, 'message_invalid', 'this blob has no such leaves')

@@ -25,7 +25,8 @@ const SETTLE_MS = 5_000
 export interface StepEvents {
   /** While stopped nothing is changed on the disk. */
   active(): boolean
-  problem(path: EntryPath, reason: string): void
+  /** It cannot be put there now; `reason` for people. */
+  inTheWay(path: EntryPath, reason: string): void
   /** What one path meets on the disk is its own problem. */
   unlessDiskFails<Result>(path: EntryPath, work: () => Result): Result | undefined
   /** Content was staged for this path, and was not placed. */
@@ -231,7 +232,7 @@ export class Steps {
     // It holds what is not ours to remove, or not yet removed.
     if (!rules.holds || entry.known.content.type !== 'gone' || this.#holdsPending(entry.path)) {
       if (entry.known.content.type !== 'gone')
-        this.#events.problem(entry.path, 'a folder that is not empty is in its place')
+        this.#events.inTheWay(entry.path, 'a folder that is not empty is in its place')
       return 'waits'
     }
     store.transact(writer =>
@@ -272,7 +273,7 @@ export class Steps {
     const { names } = disk.list(parentOf(entry.path))
     const twin = names.includes(name) ? undefined : names.find(other => foldName(other) === foldName(name))
     if (twin === undefined) return false
-    this.#events.problem(
+    this.#events.inTheWay(
       entry.path,
       `this disk cannot hold it beside '${twin}', which differs only in case or Unicode form: rename one`,
     )

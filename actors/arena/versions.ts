@@ -6,6 +6,9 @@ import type { Kept, Writer } from './store.ts'
 import type { Version } from './version.ts'
 
 const PRUNE_MS = 60 * 60 * 1000
+/** Pending entries looked at for what content they await, and for how long the answer is believed. */
+const AWAITED_MAX = 10_000
+const AWAITED_MS = 100
 /** Above the limit by this part, old versions go at once and not with the next hour. */
 const SLACK = 1.1
 
@@ -50,6 +53,35 @@ export class VersionStore {
     this.#bytes -= kept.size
   }
 
+  /**
+   * The version with a content that a living file is to have and no path shows: it has left one name before it came to the other, and this
+   * may be the last of it. null: there is none, or nothing awaits it.
+   */
+  awaited(hash: BlobHash): Kept | null {
+    const { store } = this.#context
+    const kept = store.keptWithHash(hash)
+    return kept && store.withHash(hash, 1).length === 0 && this.#isAwaited(hash) ? kept : null
+  }
+
+  #isAwaited(hash: BlobHash): boolean {
+    return this.#context.store.unrealWithHash(hash, 1).length > 0 || this.#pendingHashes().has(hash)
+  }
+
+  #pendingHashes(): ReadonlySet<BlobHash> {
+    const { store, clock } = this.#context
+    const { seq, totals } = store.state()
+    const known = this.#pending
+    if (known.seq === seq && known.count === totals.pending && clock.nowMs() < known.untilMs) return known.hashes
+    const hashes = new Set<BlobHash>()
+    for (const path of store.pendingPage(null, AWAITED_MAX)) {
+      const content = store.entry(path)?.known.content
+      if (content?.type === 'file') hashes.add(content.hash)
+    }
+    this.#pending = { seq, count: totals.pending, untilMs: clock.nowMs() + AWAITED_MS, hashes }
+    return hashes
+  }
+  #pending = { seq: -1, count: 0, untilMs: 0, hashes: new Set<BlobHash>() as ReadonlySet<BlobHash> }
+
   #soon(waitMs: number): void {
     const { timers, clock } = this.#context
     timers.soon('prune', clock.nowMs() + waitMs, () => this.prune())
@@ -70,6 +102,7 @@ export class VersionStore {
       for (const kept of rows) {
         if (files.has(kept.id) && kept.hash !== null && promised.has(kept.hash)) continue
         if (files.has(kept.id) && kept.keptMs >= oldestMs && this.#bytes <= settings.versions.bytesMax) continue
+        if (files.has(kept.id) && kept.hash !== null && this.awaited(kept.hash)?.id === kept.id) continue
         this.#bytes -= kept.size
         dropped.push(kept)
       }

@@ -12,6 +12,7 @@ import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { parentOf, pathFault } from '../../protocol/path.ts'
 import type {
   FromView,
+  OpenedByView,
   PathFacts,
   ToView,
   UnrealFile,
@@ -26,6 +27,7 @@ import { type ArenaContext, count, historyOf, tell } from './context.ts'
 import { DiskError } from './disk.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import type { LocalChanges } from './local.ts'
+import { isBelow } from './order.ts'
 import { isUnshown } from './plan.ts'
 import type { PlacedOutcome } from './reads.ts'
 import type { Entry, Writer } from './store.ts'
@@ -48,6 +50,8 @@ const GONE_MAX = 1000
 const UNMOVED: ReadonlySet<ViewQuestion['type']> = new Set(['remove', 'look', 'list', 'read'])
 /** How long a file may wait for the folder that it is moved into to be known: it was just made. */
 const FOLDER_MS = 10_000
+/** What keeps a file that a program waits for from coming is told to the program when it has not gone by then. */
+export const HINDERED_MS = 5_000
 /** Between two looks for it. */
 const FOLLOW_MS = 20
 /** Unreal files that follow a folder that is renamed, and those of one transaction. */
@@ -86,8 +90,11 @@ export interface ViewEvents {
   begun(path: EntryPath, file: { hash: BlobHash; size: number }): void
   /** A file is wanted as a real one, whatever its mark; until it is not. */
   want(path: EntryPath, wanted: boolean): void
-  /** Why a file that is wanted does not come; null: it is on its way. */
-  hindrance(entry: Entry): string | null
+  /**
+   * Why a file that is wanted does not come, with what a program is told, an errno name; null: it may yet.
+   * @param sinceMs when it was asked for
+   */
+  hindrance(entry: Entry, sinceMs: number): { code: string; reason: string } | null
   /** As people mark a path. Throws SyncError. */
   mark(path: EntryPath, mark: Mark | 'clear'): void
   /** Names of connected peers that say that they have a content. */
@@ -105,9 +112,11 @@ interface Desk {
   /** What is under way, and how to give it up. */
   readonly asked: Map<number, () => void>
   readonly seen: Set<EntryPath>
-  /** Real files that are open for writing, and contents that are open for reading, with how often. */
-  readonly written: Map<EntryPath, number>
-  readonly read: Map<BlobHash, number>
+  /** Real files that are open, by inode number, and contents that are read, with how often. */
+  readonly files: Map<bigint, number>
+  readonly contents: Map<BlobHash, number>
+  /** Folders that are about to be renamed, with how often. */
+  readonly moving: Map<EntryPath, number>
 }
 
 /** A question that waits until `look` has its answer. */
@@ -149,21 +158,39 @@ export class Views {
 
   /** A view shows this arena from now on. What is in the buffers of `say` is handed over. */
   open(say: Desk['say']): ViewDesk {
-    const desk: Desk = { say, asked: new Map(), seen: new Set(), written: new Map(), read: new Map() }
+    const desk: Desk = {
+      say,
+      asked: new Map(),
+      seen: new Set(),
+      files: new Map(),
+      contents: new Map(),
+      moving: new Map(),
+    }
     this.#desks.add(desk)
     this.#context.store.watch(entries => this.#stored(entries))
     return { receive: message => this.#receive(desk, message), close: () => this.#close(desk) }
   }
 
-  /** Whether a view has the path open for writing: then its content stays. */
-  isOpen(path: EntryPath): boolean {
-    for (const desk of this.#desks) if (desk.written.has(path)) return true
+  /**
+   * Whether somebody has this file open through a view: then its content stays. It would come back as another file, and who has had it open
+   * all the time would not see what is written to that.
+   *
+   * @param ino its inode number
+   */
+  isOpen(ino: bigint): boolean {
+    for (const desk of this.#desks) if (desk.files.has(ino)) return true
     return false
   }
 
   /** Whether somebody reads this content through a view. */
   isRead(hash: BlobHash): boolean {
-    for (const desk of this.#desks) if (desk.read.has(hash)) return true
+    for (const desk of this.#desks) if (desk.contents.has(hash)) return true
+    return false
+  }
+
+  /** Whether a folder above is just being renamed through a view: what left the disk now would not come along. */
+  isMoving(path: EntryPath): boolean {
+    for (const desk of this.#desks) for (const folder of desk.moving.keys()) if (isBelow(path, folder)) return true
     return false
   }
 
@@ -184,6 +211,13 @@ export class Views {
   /** What the user saw at a path when putting something in its place; null: nothing. */
   seen(path: EntryPath): Version | null {
     return this.#seen.get(path)?.version ?? this.#gone.get(path) ?? null
+  }
+
+  /** Whether a user's change of an unreal file below a path is about to be written down. */
+  isChangingBelow(path: EntryPath): boolean {
+    for (const changing of [this.#seen, this.#gone])
+      for (const at of changing.keys()) if (isBelow(at, path)) return true
+    return false
   }
 
   /** Other paths are ignored now, or wanted real: what is shown may be anything. */
@@ -229,12 +263,14 @@ export class Views {
       case 'unseen':
         if (this.#seen.get(message.path)?.desk === desk) this.#unseen(message.path)
         return
+      case 'moved':
+        return add(desk.moving, message.folder, -1)
       case 'touched':
         return this.#touched(message.paths)
       case 'opened':
-        return message.hash === null ? add(desk.written, message.path, 1) : add(desk.read, message.hash, 1)
+        return noteOpen(desk, message.is, 1)
       case 'closed':
-        return message.hash === null ? add(desk.written, message.path, -1) : add(desk.read, message.hash, -1)
+        return noteOpen(desk, message.is, -1)
       default:
         try {
           if (!UNMOVED.has(message.type)) this.flush()
@@ -260,6 +296,7 @@ export class Views {
       case 'look':
         return this.#unrealAt(question.path)
       case 'below':
+        add(desk.moving, question.folder, 1)
         return this.#below(question.folder)
       case 'read':
         return this.#read(desk, id, question)
@@ -437,21 +474,25 @@ export class Views {
   }
 
   #makeReal(desk: Desk, id: number, path: EntryPath): null | undefined {
-    const { store } = this.#context
+    const { store, timers, clock } = this.#context
+    const sinceMs = clock.nowMs()
+    const alarm = `real:${id}:${path}`
     const look = () => {
       const entry = store.entry(path)
       if (!entry || this.#unreal(entry) === null) return null
       // Its content may have been given up since.
       if (this.#wanted.has(path) && isUnshown(entry) && !entry.pending) this.#events.want(path, true)
-      const reason = this.#events.hindrance(entry)
-      if (reason !== null) throw new Refusal('EHOSTUNREACH', `'${path}': ${reason}`)
+      const hindrance = this.#events.hindrance(entry, sinceMs)
+      if (hindrance !== null) throw new Refusal(hindrance.code, `'${path}': ${hindrance.reason}`)
       return undefined
     }
     if (look() === null) return null
     add(this.#wanted, path, 1)
     this.#events.want(path, true)
+    timers.set(alarm, sinceMs + HINDERED_MS, () => {})
     return this.#wait(desk, id, look, () => {
       add(this.#wanted, path, -1)
+      timers.clear(alarm)
       if (!this.#wanted.has(path)) this.#events.want(path, false)
     })
   }
@@ -714,6 +755,11 @@ export class Views {
     const { known } = rules.meet(entry?.known ?? null, made)
     return { known, made }
   }
+}
+
+function noteOpen(desk: Desk, is: OpenedByView, change: 1 | -1): void {
+  if ('file' in is) add(desk.files, is.file, change)
+  else add(desk.contents, is.content, change)
 }
 
 function add<Key>(counts: Map<Key, number>, key: Key, change: 1 | -1): void {

@@ -10,7 +10,14 @@ import type { MessagePort } from 'node:worker_threads'
 import type { Mark } from '../../protocol/control.ts'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { isOwn } from '../../protocol/path.ts'
-import type { PathFacts, UnrealFile, UnrealNames, ViewChange, ViewQuestion } from '../../protocol/ports.ts'
+import type {
+  OpenedByView,
+  PathFacts,
+  UnrealFile,
+  UnrealNames,
+  ViewChange,
+  ViewQuestion,
+} from '../../protocol/ports.ts'
 import { ArenaLink } from './arena-link.ts'
 import { openCachedFile } from './cached-file.ts'
 import { FolderSource } from './folder-source.ts'
@@ -92,6 +99,7 @@ export class ArenaFolder {
       },
     })
     this.#link = link
+    for (const is of this.#open) link.tell({ type: 'opened', is })
     this.#forgetFiles()
   }
 
@@ -228,8 +236,7 @@ export class ArenaFolder {
     const entry = this.#entryOf(path, file)
     const at = path as EntryPath
     const { hash, size } = file
-    this.#link?.tell({ type: 'opened', path: at, hash })
-    const closed = () => this.#link?.tell({ type: 'closed', path: at, hash })
+    const closed = this.#opened({ content: hash })
     const look = () => entry
     try {
       const descriptor = await this.#copyOf(at, hash, size, signal)
@@ -433,24 +440,31 @@ export class ArenaFolder {
       [from, to, source],
       [to, from, how === 'exchange' ? target : null],
     ] as const
-    let follow = false
-    for (const [path, other, entry] of moving)
-      if (entry !== null && isFolder(entry) && (await this.#mayMove(path, other, how))) follow = true
     const replaces = how !== 'exchange' && unrealTarget !== null
-    if (source !== null && isFolder(source) && replaces) throw new ViewError('ENOTDIR', `'${to}'`)
-    if (source !== null || how === 'exchange') {
+    if (source === null && how !== 'exchange') return this.#renamedUnreal(from, unrealSource as UnrealFile, to, target)
+    // Nothing below is given up meanwhile: it would not come along.
+    const held: EntryPath[] = []
+    try {
+      let follow = false
+      for (const [path, other, entry] of moving) {
+        if (entry === null || !isFolder(entry)) continue
+        held.push(path as EntryPath)
+        if (await this.#mayMove(path, other, how)) follow = true
+      }
+      if (source !== null && isFolder(source) && replaces) throw new ViewError('ENOTDIR', `'${to}'`)
       const rename = () => {
         this.#root.rename(from, to, how)
         return true
       }
-      if (unrealTarget === null || how === 'exchange') rename()
-      else await this.#replacing(to, unrealTarget, rename)
+      if (replaces) await this.#replacing(to, unrealTarget, rename)
+      else rename()
       this.#identities.forget(to)
       this.#tellNow([from as EntryPath, to as EntryPath])
       if (follow) await this.#moveBelow(from, to)
       return true
+    } finally {
+      for (const folder of held) this.#link?.tell({ type: 'moved', folder })
     }
-    return this.#renamedUnreal(from, unrealSource as UnrealFile, to, target)
   }
 
   async #renamedUnreal(from: string, file: UnrealFile, to: string, target: SourceEntry | null): Promise<boolean> {
@@ -634,11 +648,12 @@ export class ArenaFolder {
 
   #given(path: string, file: OpenFile, how: OpenHow): OpenFile {
     const entry = this.#mapped(path, file.entry)
-    const at = path as EntryPath
-    if (how.write) this.#link?.tell({ type: 'opened', path: at, hash: null })
+    const hold = () => this.#opened({ file: file.entry.attributes.ino })
+    const end = hold()
     return {
       ...file,
       entry,
+      hold,
       look: () =>
         then(file.look(), found => ({
           ...found,
@@ -647,12 +662,21 @@ export class ArenaFolder {
         })),
       close: () => {
         file.close()
-        if (!how.write) return
-        this.#link?.tell({ type: 'closed', path: at, hash: null })
-        this.#tell([at])
+        end()
+        if (how.write) this.#tell([path])
       },
     }
   }
+
+  /** The arena is told that somebody has something open; and when it runs again, once more. Returns how to end that. */
+  #opened(is: OpenedByView): () => void {
+    this.#open.add(is)
+    this.#link?.tell({ type: 'opened', is })
+    return () => {
+      if (this.#open.delete(is)) this.#link?.tell({ type: 'closed', is })
+    }
+  }
+  readonly #open = new Set<OpenedByView>()
 
   /** Tells the arena, soon, that something was changed on the disk. */
   #tell(paths: readonly string[]): void {

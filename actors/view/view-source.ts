@@ -76,6 +76,8 @@ export interface OpenFile extends OpenNode {
    * bytes; null: `read` it. Asked first, if it is there.
    */
   readNow?(offset: number, into: Uint8Array): number | null
+  /** Says that it is open once more, by another descriptor, until what is returned is called. */
+  hold?(): () => void
   /**
    * The descriptor is a copy of an unreal file's content, only to be read: by the view, and not by the kernel past it, for who
    * has it open goes on with the real file once there is one.

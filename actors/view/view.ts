@@ -463,13 +463,37 @@ export class View {
     const handle = valid & SET.FH ? this.#handles.get(request.fh) : undefined
     const path = this.#nodes.pathOf(node)
     const open = handle ?? (path === null ? this.#anyOpen(node) : undefined)
-    const entry = await this.#source.change(path, open?.file ?? null, changes)
+    const resized = path !== null && handle === undefined && valid & SET.SIZE && this.#readOnDemand(node).length > 0
+    const entry = await (resized
+      ? this.#resize(node, path, changes)
+      : this.#source.change(path, open?.file ?? null, changes))
     if (entry.id !== node.id) {
       this.#loseName(node)
       throw new ViewError('ESTALE', 'something else has this name now')
     }
+    // It may lose its name, and then they are all that tells of it.
+    for (const reader of this.#readOnDemand(node)) reader.file = { ...reader.file, look: () => entry }
     if (valid & SET.SIZE) node.cached = null
     return attrBody(entry.attributes, this.#validMs(entry))
+  }
+
+  /** Handles that read a file where its content is, and not the real file. */
+  #readOnDemand(node: Node): FileHandle[] {
+    const handles = [...(this.#open.get(node) ?? [])].filter(handle => handle.kind === 'file')
+    return handles.filter(({ file }) => file.descriptor === null || file.copied)
+  }
+
+  /** Cuts off or extends a file that somebody reads on demand, who is to see it: so it is opened to be written, as by a program. */
+  async #resize(node: Node, path: string, changes: Changes): Promise<SourceEntry> {
+    const how = { read: false, write: true, append: false, truncate: changes.size === 0 }
+    const file = await this.#source.open(path, how, new AbortController().signal)
+    try {
+      if (file.entry.id !== node.id) return file.entry
+      if (file.descriptor !== null && !file.copied) this.#becameReal(node, file)
+      return await this.#source.change(path, file, changes)
+    } finally {
+      file.close()
+    }
   }
 
   async #readLink({ node }: Operation<'READLINK'>): Promise<Uint8Array> {
@@ -906,7 +930,12 @@ function openedAgain(file: OpenFile, flags: number): OpenFile {
   const fd = kept(openFollowing(`/proc/self/fd/${file.descriptor}`, flags))
   const { ino } = file.entry.attributes
   const look = () => ({ ...file.entry, attributes: { ...lookAt(fd).attributes, ino } })
-  return { entry: look(), descriptor: fd, look, close: () => closeKept(fd) }
+  const end = file.hold?.()
+  const close = () => {
+    closeKept(fd)
+    end?.()
+  }
+  return { entry: look(), descriptor: fd, look, close, ...(file.hold && { hold: file.hold }) }
 }
 
 /** What was a copy of the content is the real file: by the same descriptor, which is the handle's number. */
@@ -915,7 +944,12 @@ function inPlaceOf(copy: OpenFile, real: OpenFile): OpenFile {
   replaceDescriptor(openFollowing(`/proc/self/fd/${real.descriptor}`, constants.O_RDONLY), fd)
   const { ino } = copy.entry.attributes
   const look = () => ({ ...copy.entry, attributes: { ...lookAt(fd).attributes, ino } })
-  return { entry: copy.entry, descriptor: fd, look, close: () => copy.close() }
+  const end = real.hold?.()
+  const close = () => {
+    copy.close()
+    end?.()
+  }
+  return { entry: copy.entry, descriptor: fd, look, close, ...(real.hold && { hold: real.hold }) }
 }
 
 function howOf(flags: number): OpenHow {

@@ -184,7 +184,8 @@ test('nothing is given up while there is no consensus, and nothing that is open 
   b.write('more', 'more')
   pass(world, 100)
   const view = a.arena.openView(() => {})
-  view.receive({ type: 'opened', path: 'viewed' as EntryPath, hash: null })
+  const viewed = { file: a.disk.stat('viewed' as EntryPath)?.ino ?? 0n }
+  view.receive({ type: 'opened', is: viewed })
   a.configure({ mark: 'unreal' })
   pass(world, 2 * LEASE_MS)
   t.is(c.state.consensus, false)
@@ -200,7 +201,7 @@ test('nothing is given up while there is no consensus, and nothing that is open 
   t.regex(listed(a, 'written')?.problem ?? '', /open for writing/)
   t.regex(listed(a, 'viewed')?.problem ?? '', /it is open/)
   close()
-  view.receive({ type: 'closed', path: 'viewed' as EntryPath, hash: null })
+  view.receive({ type: 'closed', is: viewed })
   a.configure({ mark: 'real' })
   a.configure({ mark: 'unreal' })
   settle(world, 100_000)

@@ -1,8 +1,9 @@
 /** What an arena answers to mounted views, and what becomes of a user's changes of files that are not on the disk. */
 import test from 'ava'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
+import { LEASE_MS } from '../../protocol/limits.ts'
 import type { FromView, PathFacts, ToView, UnrealFile, UnrealNames, ViewQuestion } from '../../protocol/ports.ts'
-import { connect, disconnect, makePair, type Peer, settle, turn, type World } from './_pair.ts'
+import { connect, disconnect, makePair, type Peer, pass, settle, turn, type World } from './_pair.ts'
 
 /** A view of one arena, as the view's thread has it. */
 class TestView {
@@ -293,6 +294,35 @@ test('what is saved over an unreal file while somebody else edits it becomes a c
   t.deepEqual(Object.values(a.tree()).sort(), ['mine', 'theirs'])
 })
 
+test('a folder that is moved away has nothing left in it when a file is made in its place, also not what was just saved over or deleted', t => {
+  for (const type of ['file', 'symlink'] as const) {
+    const { world, a, b, view } = partial({ 'folder/over': 'old', 'folder/gone': 'old', 'folder/stays': 'unreal' })
+    saveOver(b, view, 'folder/over', 'new')
+    view.ask({ type: 'remove', path: at('folder/gone'), hash: hashOf(view, 'folder/gone') })
+    b.disk.rename('folder', 'moved')
+    view.tell({ type: 'touched', paths: [at('folder'), at('moved')] })
+    const moved = view.asking({ type: 'rename_below', folder: at('folder'), to: at('moved') })
+    for (let turns = 0; moved() === undefined; turns++) {
+      if (turns > 1000) return t.fail('the unreal files do not follow')
+      if (!turn(world)) world.nowMs += 1
+    }
+    if (type === 'file') b.disk.writeFile('folder', Buffer.from('a file'))
+    else b.disk.symlink('moved', 'folder')
+    view.tell({ type: 'touched', paths: [at('folder')] })
+    // With other marks all is looked at, also whether folders are there for what lives.
+    for (let ms = 0; ms < 300; ms += 5) {
+      b.run('mark', { path: 'other', mark: ms % 10 === 0 ? 'real' : 'clear' })
+      pass(world, 5)
+    }
+    settle(world)
+    t.deepEqual(a.conflicts(), [], type)
+    const folder = type === 'file' ? 'a file' : '→ moved'
+    t.deepEqual(a.tree(), { folder, moved: '/', 'moved/over': 'new', 'moved/stays': 'unreal' }, type)
+    t.false(Object.keys(b.tree()).some(path => path.includes('conflict')))
+    view.close()
+  }
+})
+
 test('what took the place of an unreal file and went again before it was looked at is a deletion', t => {
   const { world, a, b, view } = partial({ file: 'old' })
   view.ask({ type: 'seen', path: at('file'), hash: hashOf(view, 'file') })
@@ -334,6 +364,92 @@ test('a file becomes real when it is wanted, and at once it is said if nobody ca
   connect(a, b)
   settle(world)
   t.is(view.look('two')?.size, 1, 'it is not wanted any more')
+})
+
+test('a peer that has not what it announced is asked once more before a program is told; a full disk is told at once', t => {
+  const { world, b, view } = partial({ passing: '1', nowhere: '2', full: '3' })
+  // As from one that is just moving the file.
+  world.tamper = ({ type, ...rest }) => {
+    const header = 'header' in rest ? rest.header : null
+    if (type === 'send' && header?.type === 'pack') header.sizes.fill(-1)
+  }
+  const nowhere = view.asking({ type: 'make_real', path: at('nowhere') })
+  const passing = view.asking({ type: 'make_real', path: at('passing') })
+  pass(world, 100)
+  t.is(passing(), undefined)
+  t.is(nowhere(), undefined)
+  world.tamper = null
+  pass(world, 300)
+  t.deepEqual([passing(), nowhere()], [{ is: null }, { is: null }])
+  world.tamper = ({ type, ...rest }) => {
+    const header = 'header' in rest ? rest.header : null
+    if (type === 'send' && header?.type === 'pack') header.sizes.fill(-1)
+  }
+  const full = view.asking({ type: 'make_real', path: at('full') })
+  pass(world, 1000)
+  t.is(full(), 'EHOSTUNREACH')
+  world.tamper = null
+  b.disk.fault = operation => (operation.startsWith('stage') ? 'ENOSPC' : null)
+  const noRoom = view.asking({ type: 'make_real', path: at('full') })
+  pass(world, 1000)
+  t.is(noRoom(), 'ENOSPC')
+  b.disk.fault = null
+  const made = view.asking({ type: 'make_real', path: at('full') })
+  pass(world, 1000)
+  t.deepEqual(made(), { is: null }, 'what is over hinders no more')
+})
+
+test('what is between two names at the peer that has it can be read, and is not dropped from its version store', t => {
+  const big = 'x'.repeat(300_000)
+  const { world, a, b, view } = partial({ small: 'small', big })
+  // There the folder cannot be made for now; the old names go all the same.
+  a.disk.fault = (operation, path) => (operation === 'makeFolder' && path === 'folder' ? 'EACCES' : null)
+  b.mkdir('folder')
+  pass(world, 200)
+  for (const name of ['small', 'big']) {
+    const renamed = view.asking({ type: 'rename', path: at(name), hash: hashOf(view, name), to: at(`folder/${name}`) })
+    pass(world, 500)
+    t.deepEqual(renamed(), { is: null })
+  }
+  pass(world, 3000)
+  t.deepEqual(a.tree(), {})
+  t.is(a.kept().length, 2)
+  const read = (name: string, offset: number) => {
+    const { hash, size } = view.look(`folder/${name}`) as UnrealFile
+    const answer = view.asking({ type: 'read', path: at(`folder/${name}`), hash, size, offset, length: 5 })
+    pass(world, 1000)
+    return answer()
+  }
+  t.deepEqual(read('small', 0), { is: new Uint8Array(Buffer.from('small')) })
+  t.deepEqual(read('big', 200_000), { is: new Uint8Array(Buffer.from('xxxxx')) })
+  a.configure({ versions: { keepMs: 0, bytesMax: 0 } })
+  pass(world, 2 * 3_600_000)
+  t.is(a.kept().length, 2)
+  a.disk.fault = null
+  pass(world, 120_000)
+  settle(world)
+  t.deepEqual(a.tree(), { folder: '/', 'folder/big': big, 'folder/small': 'small' })
+  pass(world, 2 * 3_600_000)
+  t.is(a.kept().length, 0)
+})
+
+test('nothing leaves a folder while it is renamed through a view: it would not come along', t => {
+  const { world, a, b, view } = partial({})
+  b.configure({ mark: 'real' })
+  a.mkdir('folder')
+  a.write('folder/file', 'content')
+  settle(world)
+  pass(world, 3 * LEASE_MS)
+  b.configure({ mark: 'unreal' })
+  t.is(view.ask({ type: 'below', folder: at('folder') }), 'none')
+  pass(world, 5 * LEASE_MS)
+  t.true(b.has('folder/file'))
+  b.disk.rename('folder', 'moved')
+  view.tell({ type: 'touched', paths: [at('folder'), at('moved')] })
+  view.tell({ type: 'moved', folder: at('folder') })
+  settle(world, 10 * LEASE_MS)
+  t.deepEqual(a.tree(), { moved: '/', 'moved/file': 'content' })
+  t.deepEqual(b.tree(), { moved: '/' })
 })
 
 test('who has closed a view gets no answers', t => {

@@ -98,13 +98,14 @@ export class ViewUser {
       }
       case 'edit':
         return this.#makeReal(path, () => {
-          this.#at.tell({ type: 'opened', path, hash: null })
+          const is = { file: disk.stat(path)?.ino ?? 0n }
+          this.#at.tell({ type: 'opened', is })
           const release = disk.holdForWriting(path)
           user.append(path, content(text, size))
           this.#at.tell({ type: 'touched', paths: [path] })
           this.#at.later(OPEN_MS, () => {
             release()
-            this.#at.tell({ type: 'closed', path, hash: null })
+            this.#at.tell({ type: 'closed', is })
           })
         })
       case 'folder':
@@ -191,13 +192,15 @@ export class ViewUser {
     const folder = path.slice(0, slash) as EntryPath
     if (slash < 0 || `${to}/`.startsWith(`${folder}/`)) return
     this.#ask({ type: 'below', folder }, below => {
-      if (below === 'fixed' || disk.stat(to) !== null || disk.stat(folder)?.type !== 'dir') return
+      const free = below !== 'fixed' && disk.stat(to) === null && disk.stat(folder)?.type === 'dir'
       // A name that an unreal file has is taken.
-      if (this.#unreal().some(file => file.path === to)) return
-      user.makeFolders(to)
-      user.rename(folder, to)
-      tell({ type: 'touched', paths: [folder, to] })
-      if (below === 'movable') this.#ask({ type: 'rename_below', folder, to }, () => {})
+      if (free && !this.#unreal().some(file => file.path === to)) {
+        user.makeFolders(to)
+        user.rename(folder, to)
+        tell({ type: 'touched', paths: [folder, to] })
+        if (below === 'movable') this.#ask({ type: 'rename_below', folder, to }, () => {})
+      }
+      tell({ type: 'moved', folder })
     })
   }
 }

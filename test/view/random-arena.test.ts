@@ -10,6 +10,7 @@ import { constants } from 'node:os'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { close, openRoot } from '../../actors/arena/posix-calls.ts'
+import { OWN_FOLDER } from '../../protocol/path.ts'
 import { within } from '../_deadline.ts'
 import { arenaName } from '../system/_household.ts'
 import { onMount, type PartialWorld, partialWorld } from './_arenas.ts'
@@ -72,7 +73,10 @@ function sketch(value: unknown): unknown {
 
 /** What one tree shows and the other does not. */
 function differences(left: unknown[], right: unknown[]): string[] {
-  const [ours, theirs] = [linesOf(left), linesOf(right)]
+  return differentLines(linesOf(left), linesOf(right))
+}
+
+function differentLines(ours: readonly string[], theirs: readonly string[]): string[] {
   return [
     ...ours.filter(line => !theirs.includes(line)).map(line => `- ${line}`),
     ...theirs.filter(line => !ours.includes(line)).map(line => `+ ${line}`),
@@ -97,6 +101,11 @@ interface Course {
   kills: number
   unreachable: number
   notMoved: number
+}
+
+function namesBelow(at: string): string[] {
+  const names = fs.readdirSync(at, { recursive: true }) as string[]
+  return names.filter(name => name.split('/', 1)[0] !== OWN_FOLDER)
 }
 
 function isTreeFile(entry: fs.Dirent): boolean {
@@ -150,8 +159,8 @@ class Play {
     if (fd !== null) fs.closeSync(fd)
   }
 
-  /** Something else happens. */
-  async event(): Promise<void> {
+  /** Something else happens. What is wrong once all has come to rest. */
+  async event(): Promise<string[]> {
     const { server } = this.#world
     const what = this.#random(5)
     if (!server.isRunning) {
@@ -167,6 +176,10 @@ class Play {
       this.course.done.push('* killed')
     } else if (what <= 2) {
       await this.settle()
+      this.course.done.push('* settled')
+      // A name too many, or at another place, is seen near to where it came about.
+      const wrong = this.#wrongNames()
+      if (wrong.length > 0) return wrong
       await this.#evict()
       this.course.done.push('* evicted')
     } else {
@@ -176,6 +189,13 @@ class Play {
       await new Promise(resolve => setTimeout(resolve, this.#random(30)))
       this.course.done.push('* evicting')
     }
+    return []
+  }
+
+  #wrongNames(): string[] {
+    const { docs, there } = this.#world
+    const plain = namesBelow(this.#sides[0].at)
+    return [docs, there].flatMap(at => differentLines(namesBelow(at), plain).map(line => `${line} in ${at}`))
   }
 
   /** A peer that has just started gives nothing up for a while. */
@@ -208,6 +228,17 @@ class Play {
   }
 }
 
+/** What happened before something was found to be wrong. */
+async function explain(t: ExecutionContext, w: PartialWorld, course: Course): Promise<void> {
+  t.log(`SEED=${SEED}, after: ${course.done.slice(-2 * EVERY).join(', ')}`)
+  t.log('on its disk', JSON.stringify(fs.readdirSync(w.here, { recursive: true }).sort()))
+  for (const peer of [w.laptop, w.server].filter(one => one.isRunning)) {
+    const { events } = await peer.call('history', { arena: arenaName('docs'), limit: 1000 })
+    t.log(peer.name, events.map(event => JSON.stringify(event)).join('\n'))
+    t.log(peer.name, peer.lines.join('\n'))
+  }
+}
+
 async function compare(t: ExecutionContext): Promise<void> {
   t.timeout(3_600_000)
   const random = generator(SEED)
@@ -232,18 +263,17 @@ async function compare(t: ExecutionContext): Promise<void> {
   const wrongAt = (at: string, stat = choice.stat) => differences(tree(at, stat), tree(plain, stat))
   t.deepEqual(wrongAt(w.docs), [], 'at first')
   for (let step = 0; step < OPERATIONS; step++) {
-    if (step % EVERY === EVERY - 1) await play.event()
-    else if (step % 50 === 49) await new Promise(resolve => setImmediate(resolve))
+    const wrong = step % EVERY === EVERY - 1 ? await play.event() : []
+    if (wrong.length > 0) {
+      await explain(t, w, play.course)
+      t.deepEqual(wrong, [], `before step ${step}`)
+      return
+    }
+    if (step % 50 === 49) await new Promise(resolve => setImmediate(resolve))
     const next = operation(random, choice)
     const difference = play.step(next)
     if (difference === null) continue
-    t.log(`SEED=${SEED}, after: ${play.course.done.slice(-200).join(', ')}`)
-    t.log(JSON.stringify(sides.map(({ at }) => fs.readdirSync(at, { recursive: true }).sort())))
-    t.log(JSON.stringify(fs.readdirSync(w.here, { recursive: true }).sort()))
-    for (const peer of [w.laptop, w.server].filter(one => one.isRunning)) {
-      const { events } = await peer.call('history', { arena: arenaName('docs'), limit: 400 })
-      t.log(peer.name, events.map(event => JSON.stringify(event)).join('\n'))
-    }
+    await explain(t, w, play.course)
     t.deepEqual(sketch(difference.seen), sketch(difference.expected), `step ${step}: ${next.name}`)
     return
   }

@@ -356,3 +356,42 @@ function readIfThere(path: string): Buffer | null {
     throw error
   }
 }
+
+onMount(
+  'who reads an unreal file on demand sees what others cut off and change by its name, also once it has none',
+  async t => {
+    const whole = content(3, 300_000)
+    const w = await partialWorld(t, root => {
+      for (const name of ['cut', 'longer', 'emptied', 'run', 'touched']) fs.writeFileSync(join(root, name), whole)
+    })
+    const at = (name: string) => join(w.docs, name)
+    const open = (name: string) => {
+      const fd = fs.openSync(at(name), 'r')
+      t.teardown(() => fs.closeSync(fd))
+      t.is(fs.readSync(fd, Buffer.alloc(10), 0, 10, 0), 10)
+      return fd
+    }
+    const sizes = { cut: 200_001, longer: 400_000, emptied: 0 }
+    for (const [name, size] of Object.entries(sizes)) {
+      const fd = open(name)
+      fs.truncateSync(at(name), size)
+      for (const has of ['its name', 'no name']) {
+        t.is(fs.fstatSync(fd).size, size, `${name}, with ${has}`)
+        const bytes = Buffer.alloc(500_000)
+        t.is(fs.readSync(fd, bytes, 0, bytes.length, 0), size)
+        const kept = Math.min(size, whole.length)
+        t.true(bytes.subarray(0, kept).equals(whole.subarray(0, kept)))
+        t.true(bytes.subarray(kept).every(byte => byte === 0))
+        if (has === 'its name') fs.unlinkSync(at(name))
+      }
+    }
+    const [run, touched] = [open('run'), open('touched')]
+    fs.chmodSync(at('run'), 0o755)
+    fs.utimesSync(at('touched'), 1_000_000_000, 1_000_000_000)
+    for (const name of ['run', 'touched']) fs.unlinkSync(at(name))
+    t.is(fs.fstatSync(run).mode & 0o777, 0o755)
+    t.is(fs.fstatSync(touched).mtimeMs, 1_000_000_000_000)
+    await w.household.settled()
+    t.deepEqual(namesIn(w.there), ['.realize'])
+  },
+)
