@@ -134,7 +134,7 @@ const METHODS = [
   '## Where the time goes',
   '',
   '- A cached file whose pages the kernel has dropped for the mount is copied three times where the folder’s is copied once: from the cache’s file to a thread that reads the device, from there to',
-  '  the pages of the mounted file, from there to the program; 128 KiB at a time, as that is how far the kernel reads ahead here. The kernel could read the cache’s file by itself, as it',
+  '  the pages of the mounted file, from there to the program; 1 MiB at a time as root, 128 KiB for others, as far as the kernel reads ahead. The kernel could read the cache’s file by itself, as it',
   '  reads real files for root, but could not be told to go on with the real file once somebody writes.',
   '- For an ordinary user real files go through the view as well: what is written is copied twice and costs a request for each 128 KiB of `fio`, as no write is collected in the kernel.',
   '- Parts at random that the kernel has not got are a question each, of two changes of thread.',

@@ -38,6 +38,7 @@ export const EVENTS = {
   entry_conflict: 'warn',
   entry_displaced: 'info',
   folder_held: 'debug',
+  unreal_left_behind: 'warn',
   entry_problem: 'warn',
   content_lost: 'error',
   content_given_up: 'debug',

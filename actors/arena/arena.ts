@@ -140,6 +140,7 @@ export class Arena {
       unsettled: path => this.#apply.isUnsettled(path),
       seen: path => this.#views.seen(path),
       changingBelow: path => this.#views.isChangingBelow(path),
+      moving: path => this.#views.isMoving(path),
       givingUp: path => this.#giveUp.isUnderWay(path),
       emptied: paths => this.#apply.wakeDormant(paths),
       guard: reason => this.#stop(reason),

@@ -121,6 +121,8 @@ export interface LocalEvents {
   seen(path: EntryPath): Version | null
   /** Whether a user's change of a file below this path, which showed nothing here, is about to be written down. */
   changingBelow(path: EntryPath): boolean
+  /** Whether this folder or one above is being renamed through a view: what is missing has not been deleted, and is told with its new name. */
+  moving(path: EntryPath): boolean
   /** Whether this peer is giving up the content of this path: its absence is not missed. */
   givingUp(path: EntryPath): boolean
   /** Nothing is at these paths any more: the folders above them may have held nothing else. */
@@ -280,10 +282,11 @@ export class LocalChanges {
     this.#endMoved()
   }
 
-  /** Whether the path waits to be looked at: its entry may not tell what the disk shows. */
+  /** Whether the path waits to be looked at, or what was found to become known: its entry may not tell what the disk shows. */
   unsettled(path: EntryPath): boolean {
     return (
       this.#touched.has(path) ||
+      this.#readyPaths.has(path) ||
       this.#looks.has(path) ||
       this.#settling.has(path) ||
       this.#hashingPaths.has(path) ||
@@ -861,7 +864,7 @@ export class LocalChanges {
     const longMs = this.#finding ? MISSING_FINDING_MAX_MS : going ? MISSING_MAX_MS : MISSING_MS
     const waitMs = atOnce ? 0 : longMs
     for (const [path, sinceMs] of this.#missing) {
-      if (nowMs - sinceMs < waitMs) {
+      if (nowMs - sinceMs < waitMs || this.#events.moving(path)) {
         waiting = true
         continue
       }

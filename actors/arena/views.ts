@@ -23,7 +23,7 @@ import type {
 } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { childrenOf } from './children.ts'
-import { type ArenaContext, count, historyOf, tell } from './context.ts'
+import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError } from './disk.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import type { LocalChanges } from './local.ts'
@@ -48,7 +48,7 @@ const GONE_MS_MAX = 200
 const GONE_MAX = 1000
 /** Questions for whose answers it makes no difference whether they are written down. */
 const UNMOVED: ReadonlySet<ViewQuestion['type']> = new Set(['remove', 'look', 'list', 'read'])
-/** How long a file may wait for the folder that it is moved into to be known: it was just made. */
+/** How long a file may wait for the folder that it is moved into to be known, and nobody being about to look at it: it was just made. */
 const FOLDER_MS = 10_000
 /** What keeps a file that a program waits for from coming is told to the program when it has not gone by then. */
 export const HINDERED_MS = 5_000
@@ -188,9 +188,13 @@ export class Views {
     return false
   }
 
-  /** Whether a folder above is just being renamed through a view: what left the disk now would not come along. */
+  /**
+   * Whether this folder, or one above, is just being renamed through a view: what left the disk now would not come along, and what is missing
+   * there is not deleted.
+   */
   isMoving(path: EntryPath): boolean {
-    for (const desk of this.#desks) for (const folder of desk.moving.keys()) if (isBelow(path, folder)) return true
+    for (const desk of this.#desks)
+      for (const folder of desk.moving.keys()) if (path === folder || isBelow(path, folder)) return true
     return false
   }
 
@@ -313,7 +317,7 @@ export class Views {
           this.#rename(question.path, question.hash, question.to, sinceMs),
         )
       case 'rename_below':
-        return this.#whenPlaced(desk, id, [], sinceMs => this.#renameBelow(question.folder, question.to, sinceMs))
+        return this.#moveBelow(desk, id, question.folder, question.to)
       case 'retouch':
         return this.#whenPlaced(desk, id, [question.path], () => this.#retouch(question))
       case 'facts':
@@ -612,6 +616,15 @@ export class Views {
     return null
   }
 
+  #moveBelow(desk: Desk, id: number, folder: EntryPath, to: EntryPath): unknown {
+    const sinceMs = this.#context.clock.nowMs()
+    const look = () => this.#renameBelow(folder, to, sinceMs)
+    const result = look()
+    if (result !== undefined) return result
+    add(desk.moving, folder, 1)
+    return this.#wait(desk, id, look, () => add(desk.moving, folder, -1))
+  }
+
   /** One batch of what is to follow a folder that was renamed; undefined: there is more. What cannot stays where it is. */
   #renameBelow(folder: EntryPath, to: EntryPath, sinceMs: number): null | undefined {
     const { store, timers, clock } = this.#context
@@ -623,8 +636,9 @@ export class Views {
         if (this.#unreal(entry) === null) continue
         const path = `${to}${entry.path.slice(folder.length)}` as EntryPath
         const may = this.#mayFollow(entry.path, path, sinceMs)
-        if (may === 'later' || (may && moves.length >= MOVED_BATCH)) more = true
-        else if (may) moves.push([entry as (typeof moves)[number][0], path])
+        if (may === 'later' || (may === 'now' && moves.length >= MOVED_BATCH)) more = true
+        else if (may === 'now') moves.push([entry as (typeof moves)[number][0], path])
+        else log(this.#context, 'unreal_left_behind', { path: entry.path, to: path, reason: may.not })
       }
       if (page.length < MOVED_BATCH) break
       after = (page.at(-1) as Entry).path
@@ -639,23 +653,29 @@ export class Views {
     return undefined
   }
 
-  #mayFollow(from: EntryPath, to: EntryPath, sinceMs: number): boolean | 'later' {
+  /** Whether an unreal file can follow its folder to a path, or why it cannot. */
+  #mayFollow(from: EntryPath, to: EntryPath, sinceMs: number): 'now' | 'later' | { not: string } {
     const { store, disk, clock } = this.#context
-    if (pathFault(to) !== undefined || isIgnoreFile(from) || this.#local.rules.ignores(to, false)) return false
-    if (disk.stat(to) !== null) return false
+    const fault = pathFault(to)
+    if (fault !== undefined) return { not: fault }
+    if (isIgnoreFile(from) || this.#local.rules.ignores(to, false))
+      return { not: 'it needs its content, or is ignored there' }
+    if (disk.stat(to) !== null) return { not: 'something else has its name there' }
     const there = store.entry(to)
     if (living(there?.known)) {
-      if (!living(there?.have) || clock.nowMs() - sinceMs > FOLDER_MS) return false
+      if (!living(there?.have)) return { not: 'another file has its name there' }
       // What the disk showed there was moved away just now, and that is looked at first.
-      if (!this.#local.unsettled(to)) this.#local.lookAgain(to)
+      if (this.#local.unsettled(to)) return 'later'
+      if (clock.nowMs() - sinceMs > FOLDER_MS) return { not: 'what had its name there is not known to be gone' }
+      this.#local.lookAgain(to)
       return 'later'
     }
     if (this.#events.placing(from) || this.#events.placing(to)) return 'later'
     try {
-      return this.#folderKnown(parentOf(to), sinceMs) ? true : 'later'
+      return this.#folderKnown(parentOf(to), sinceMs) ? 'now' : 'later'
     } catch (error) {
       if (!(error instanceof Refusal)) throw error
-      return false
+      return { not: error.message }
     }
   }
 
@@ -679,10 +699,12 @@ export class Views {
     const { store, disk, timers, clock } = this.#context
     if (folder === undefined || store.entry(folder)?.have?.content.type === 'dir') return true
     if (disk.stat(folder)?.type !== 'dir') throw new Refusal('ENOENT', `there is no folder '${folder}'`)
-    if (this.#local.rules.ignores(folder, true) || clock.nowMs() - sinceMs > FOLDER_MS)
-      throw new Refusal('EXDEV', `the folder '${folder}' is not known`)
-    if (!this.#local.unsettled(folder)) this.#local.lookAgain(folder)
+    if (this.#local.rules.ignores(folder, true)) throw new Refusal('EXDEV', `the folder '${folder}' is ignored`)
     timers.set('view folders', clock.nowMs() + FOLDER_MS, () => {})
+    // While the arena is at it this takes as long as it takes: it may be one of very many files.
+    if (this.#local.unsettled(folder)) return false
+    if (clock.nowMs() - sinceMs > FOLDER_MS) throw new Refusal('EXDEV', `the folder '${folder}' is not known`)
+    this.#local.lookAgain(folder)
     return false
   }
 

@@ -21,7 +21,7 @@ import {
 import { replyError, sizeBody, writeReplyHeader } from './fuse-reply.ts'
 import { opcodeOf } from './fuse-request.ts'
 import { closeKept, keepIn, kept } from './kept.ts'
-import { createWaiter, readContent, readDevice, waitDevice, writeContent, writeDevice } from './view-calls.ts'
+import { createWaiter, readContent, readDevice, readSoon, waitDevice, writeContent, writeDevice } from './view-calls.ts'
 
 /** What the thread is told, once there is a device. */
 export interface DeviceLoopStart {
@@ -41,6 +41,7 @@ const WAIT_MS = 1000
 /** Handles below are descriptors. */
 const DESCRIPTOR_END = 2 ** 31
 const SET_ID_BITS = 0o6000
+const READS_ON_BYTES = 512 * 1024
 
 const { EAGAIN, EINTR, ENOENT, ENODEV, EOPNOTSUPP } = constants.errno
 
@@ -106,7 +107,10 @@ function serve(length: number): boolean {
     const descriptor = number(BODY_AT + read.fh)
     if (descriptor >= DESCRIPTOR_END) return false
     const size = Math.min(requestView.getUint32(BODY_AT + read.size, true), TRANSFER_BYTES_MAX)
-    const count = readContent(descriptor, answerContent, size, number(BODY_AT + read.offset))
+    const offset = number(BODY_AT + read.offset)
+    // Who asks for so much reads on: the disk is at work on the next part while this one is copied.
+    if (size >= READS_ON_BYTES) readSoon(descriptor, offset + size, size)
+    const count = readContent(descriptor, answerContent, size, offset)
     if (count < 0) send(replyError(unique(), -count), OUT_HEADER_BYTES)
     else {
       writeReplyHeader(answer, unique(), OUT_HEADER_BYTES + count)

@@ -6,8 +6,17 @@
  * recognised and taken away before a new one takes its place.
  */
 import { execFile, spawnSync } from 'node:child_process'
-import { closeSync, constants, openSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs'
-import { resolve } from 'node:path'
+import {
+  closeSync,
+  constants,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { basename, dirname, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { close } from '../arena/posix-calls.ts'
 import { detachMount, mountDevice, receiveDescriptor, socketPair, takePlace, viewFault } from './view-calls.ts'
@@ -135,13 +144,33 @@ function isMountpoint(mountpoint: string): boolean {
   return mountpoints().includes(realpathSync(mountpoint))
 }
 
-/** Where something is mounted, as this process sees it. Spaces and the like stand as octal numbers in the table. */
+/** Where something is mounted, as this process sees it. */
 export function mountpoints(): string[] {
+  return mounts().map(({ at }) => at)
+}
+
+/** Device numbers as `0:45`. Spaces and the like stand as octal numbers in the table. */
+function mounts(): { at: string; device: string }[] {
   return readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
-    .map(line =>
-      (line.split(' ')[4] ?? '').replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8))),
-    )
+    .map(line => {
+      const [, , device = '', , path = ''] = line.split(' ')
+      const at = path.replace(/\\([0-7]{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))
+      return { at, device }
+    })
+}
+
+/**
+ * How far the kernel reads ahead in a mount, bytes: by itself 128 KiB, so that each request brings no more. Only root can say so; for others,
+ * and where /sys may not be written to, it stays as it is. Must not touch the mount itself, which may be served by this thread.
+ */
+export function readFurtherAhead(mountpoint: string, bytes: number): void {
+  try {
+    const at = realpathSync(dirname(mountpoint))
+    const path = at === '/' ? `/${basename(mountpoint)}` : `${at}/${basename(mountpoint)}`
+    const device = mounts().findLast(mount => mount.at === path)?.device
+    if (device !== undefined) writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(bytes / 1024))
+  } catch {}
 }
 
 /**

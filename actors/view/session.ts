@@ -12,7 +12,7 @@ import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import type { DeviceLoopMessage, DeviceLoopStart } from './device-loop.ts'
-import { checkApart, type MountOptions, mountView, unmountView } from './fuse-device.ts'
+import { checkApart, type MountOptions, mountView, readFurtherAhead, unmountView } from './fuse-device.ts'
 import { closeKept, kept, keptTable } from './kept.ts'
 import { View, type ViewOutlet } from './view.ts'
 import { closeBacking, createWaker, openBacking, wake, writeDevice } from './view-calls.ts'
@@ -20,6 +20,8 @@ import { ViewError, type ViewSource } from './view-source.ts'
 
 /** Threads that read the device: two keep it busy while one of them copies content. */
 const READERS = 2
+/** How far the kernel reads ahead of who reads on: as much as one request brings. */
+const READ_AHEAD_BYTES = 1024 * 1024
 /** How long closing waits for what is mapped to be written, and for notifications under way. */
 const FLUSH_MS = 5000
 const NOTICES_MS = 2000
@@ -110,6 +112,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
   }
   try {
     const passthrough = await agreed.promise
+    readFurtherAhead(mountpoint, READ_AHEAD_BYTES)
     return {
       get counts() {
         return view.counts

@@ -48,6 +48,9 @@ function bind(koffi: Koffi) {
     pread: libc.func('int64_t pread(int fd, _Out_ void *bytes, size_t length, int64_t offset)') as Call<
       [number, Uint8Array, number, number]
     >,
+    fadvise: libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)') as Call<
+      [number, number, number, number]
+    >,
     pwrite: libc.func('int64_t pwrite(int fd, const void *bytes, size_t length, int64_t offset)') as Call<
       [number, Uint8Array, number, number]
     >,
@@ -158,6 +161,13 @@ export function readContent(fd: number, bytes: Uint8Array, length: number, offse
   }
   return done
 }
+
+/** The disk begins to read a part that will be asked for next. */
+export function readSoon(fd: number, offset: number, length: number): void {
+  call.fadvise(fd, offset, length, WILLNEED)
+}
+// Linux: posix_fadvise(2)
+const WILLNEED = 3
 
 /** Bytes written at an offset (fewer where the disk is full), or the errno, negated. */
 export function writeContent(fd: number, bytes: Uint8Array, offset: number): number {
