@@ -29,8 +29,6 @@ import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
 /** A deletion is believed when the path is still missing after this long: editors replace by delete and create. */
 const MISSING_MS = 60
-/** What was found on the disk longer ago is looked for once more before it becomes part of the store. */
-const FOUND_MS = 20
 /** While more goes missing all the time, deletions wait up to this long. */
 const MISSING_MAX_MS = 1_500
 /** While the disk is still being looked at, where their other halves may be found, they wait longer: a folder of very many files was moved. */
@@ -100,8 +98,6 @@ interface Change {
   readonly content: Content
   readonly stamp: Stamp | null
   readonly leaves: Uint8Array | null
-  /** When the disk showed it. */
-  readonly atMs: number
   /** The path that this content came from, by the same inode. */
   readonly from?: EntryPath
   /** A deletion that is the other half of a rename. */
@@ -624,8 +620,8 @@ export class LocalChanges {
   }
   readonly #ruleTexts = new Map<EntryPath, string>()
 
-  #makeReady(change: Omit<Change, 'atMs'>): void {
-    this.#ready.push({ ...change, atMs: this.#context.clock.nowMs() })
+  #makeReady(change: Change): void {
+    this.#ready.push(change)
     this.#readyPaths.add(change.path)
   }
 
@@ -894,7 +890,7 @@ export class LocalChanges {
     if (allowedEnds) this.#deletionsAllowed = false
     // Children before their folders, so that every peer can follow.
     gone.sort((a, b) => compareTree(b, a))
-    const rest = { content: { type: 'gone', deleted: null }, stamp: null, leaves: null, atMs: nowMs } as const
+    const rest = { content: { type: 'gone', deleted: null }, stamp: null, leaves: null } as const
     while (gone.length > 0) {
       this.#commit(gone.splice(0, COMMIT_MAX).map(path => ({ path, ...rest })))
     }
@@ -950,9 +946,8 @@ export class LocalChanges {
    * What was found a while ago may have gone or moved away with a folder above it since; of a listing nobody would tell that again. A
    * file in a folder that is no more would make others bring the folder back.
    */
-  #stillThere({ path, content, atMs }: Change): boolean {
+  #stillThere({ path, content }: Change): boolean {
     if (content.type === 'gone') return true
-    if (content.type !== 'dir' && this.#context.clock.nowMs() - atMs < FOUND_MS) return true
     if (this.#stat(path)?.type === content.type) return true
     this.#touched.add(path)
     return false
@@ -965,11 +960,18 @@ export class LocalChanges {
   #holdsBack({ path, content }: Change): boolean {
     if (content.type === 'dir' || content.type === 'gone' || !wasFolder(this.#context.store.entry(path))) return false
     if (this.#settledBelow(path)) return false
-    this.#heldBack.add(path)
-    this.#letGoLater()
+    this.#holdBack(path)
     return true
   }
+
+  /** It is looked at again as soon as what keeps it from being told is over. */
+  #holdBack(path: EntryPath): void {
+    this.#heldBack.add(path)
+    this.#heldMs = MISSING_MS
+    this.#letGoLater()
+  }
   readonly #heldBack = new Set<EntryPath>()
+  #heldMs = MISSING_MS
 
   #settledBelow(path: EntryPath): boolean {
     for (const missing of this.#missing.keys()) if (isBelow(missing, path)) return false
@@ -978,35 +980,53 @@ export class LocalChanges {
 
   #letGoLater(): void {
     const { clock, timers } = this.#context
-    timers.soon('held back', clock.nowMs() + MISSING_MS, () => {
+    timers.soon('held back', clock.nowMs() + this.#heldMs, () => {
       for (const path of this.#heldBack) {
-        if (!this.#settledBelow(path)) continue
+        if (!this.#settledBelow(path) || [path, ...ancestorsOf(path)].some(at => this.#events.unsettled(at))) continue
         this.#heldBack.delete(path)
         this.#touched.add(path)
       }
+      this.#heldMs = Math.min(this.#heldMs * 2, BARRED_MAX_MS)
       if (this.#heldBack.size > 0) this.#letGoLater()
     })
   }
 
   /**
    * Where a file has become a folder, and what is in the folder is heard of first, both are told together: a user has replaced the file.
-   * By itself what is below would only displace it (R4).
+   * By itself what is below would only displace it (R4); so it is left out where that cannot be told yet, or is no more.
    */
   #withFolders(changes: readonly Change[]): readonly Change[] {
     const folders: Change[] = []
-    const looked = new Set(changes.map(({ path }) => path))
-    for (const { path, content } of changes) {
-      if (content.type === 'gone') continue
+    const holding = new Map(changes.map(({ path, content }) => [path, this.#mayHold(path, content)]))
+    const told = changes.filter(({ path, content }) => {
+      if (content.type === 'gone') return true
       for (const folder of ancestorsOf(path)) {
-        if (looked.has(folder)) continue
-        looked.add(folder)
-        const shown = this.#events.seen(folder) ?? this.#context.store.entry(folder)?.have
-        if (!living(shown) || shown?.content.type === 'dir' || this.#stat(folder)?.type !== 'dir') continue
-        const atMs = this.#context.clock.nowMs()
-        folders.push({ path: folder, content: { type: 'dir' }, stamp: null, leaves: null, atMs })
+        let holds = holding.get(folder)
+        if (holds === undefined) {
+          holds = !this.#showsLeaf(folder) || (this.#stat(folder)?.type === 'dir' && !this.#events.unsettled(folder))
+          holding.set(folder, holds)
+          if (holds && this.#showsLeaf(folder))
+            folders.push({ path: folder, content: { type: 'dir' }, stamp: null, leaves: null })
+        }
+        if (holds) continue
+        this.#holdBack(path)
+        return false
       }
-    }
-    return folders.length > 0 ? [...folders, ...changes] : changes
+      return true
+    })
+    return folders.length > 0 ? [...folders, ...told] : told
+  }
+
+  /** Whether something can be in what this change says of a path. */
+  #mayHold(path: EntryPath, content: Content): boolean {
+    if (content.type === 'gone') return true
+    return content.type === 'dir' && !(this.#showsLeaf(path) && this.#events.unsettled(path))
+  }
+
+  /** Whether a file or link is what this disk shows at a path, as far as that is known. */
+  #showsLeaf(path: EntryPath): boolean {
+    const shown = this.#events.seen(path) ?? this.#context.store.entry(path)?.have
+    return living(shown) && shown.content.type !== 'dir'
   }
 
   #commit(found: readonly Change[]): void {
@@ -1019,7 +1039,7 @@ export class LocalChanges {
     }
     let announced = false
     let pending = false
-    for (const { path } of changes) if (this.#events.unsettled(path)) this.#tryAgain(path)
+    for (const { path } of changes) if (this.#events.unsettled(path)) this.#holdBack(path)
     store.transact(writer => {
       // A rename's new name goes out before the end of the old one: others then move what they have.
       for (const change of changes) {
