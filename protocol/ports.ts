@@ -256,10 +256,7 @@ export type ViewQuestion =
   | { type: 'list'; folder: EntryPath | ''; after: string | null }
   /** Answered with UnrealFile or null. */
   | { type: 'look'; path: EntryPath }
-  /**
-   * A folder is about to be renamed: whether there are unreal files anywhere below, and whether they can be moved together now. Until `moved`
-   * nothing below is given up.
-   */
+  /** Whether there are unreal files anywhere below, and whether they can be moved together now. */
   | { type: 'below'; folder: EntryPath }
   /**
    * Part of a content that was known at this path, wherever it is now. Answered with the cache's file once all of the part is there, or else with
@@ -308,14 +305,15 @@ export type FromView =
   | { type: 'abandon'; id: number }
   /** The end of `seen`. */
   | { type: 'unseen'; path: EntryPath }
-  /** The end of `below`: the folder has been renamed, or has not. */
-  | { type: 'moved'; folder: EntryPath }
+  /** A folder is about to be renamed, until it has been or has not: nothing below is given up or counts as deleted meanwhile. */
+  | { type: 'moving' | 'moved'; folder: EntryPath }
   /** Something was changed on the disk through the view. */
   | { type: 'touched'; paths: EntryPath[] }
   /** Somebody has a real file open, by its inode number, or reads a content, until it is said to be closed as often. */
   | { type: 'opened' | 'closed'; is: OpenedByView }
 
-export type OpenedByView = { file: bigint } | { content: BlobHash }
+/** `path`: where the content was when it was opened. */
+export type OpenedByView = { file: bigint } | { content: BlobHash; size: number; path: EntryPath }
 
 /** What is at a path may be something else than before, on the disk or not. */
 export interface ViewChange {

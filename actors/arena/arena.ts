@@ -229,6 +229,11 @@ export class Arena {
       },
       placing: path => this.#apply.isPlacing(path) || this.#giveUp.isUnderWay(path),
       read: (file, offset, length, done) => this.#place(file, offset, length, done),
+      save: file => {
+        const { timers, clock } = context
+        timers.soon('saved reads', clock.nowMs(), () => this.#reads.step())
+        return this.#reads.whole(file, () => {})
+      },
       begun: (path, file) => this.#siblings.read(path, file),
       want: (path, wanted) => this.#want(path, wanted),
       hindrance: (entry, sinceMs) => this.#hindrance(entry, sinceMs),

@@ -209,8 +209,11 @@ export class Cache {
 
   /** Keeps a leaf that fits its hash. False: there is no room, or the disk refuses. */
   put(blob: Blob, leaf: number, bytes: Uint8Array): boolean {
+    const known = this.#find(blob)
+    const noted = known !== null && bit(this.#partOf(known, groupOf(leaf)), leaf)
+    // Unless somebody has taken the file away.
+    if (noted && this.part(blob, leaf, 0, leafBytes(blob, leaf)) !== null) return true
     const cached = this.#find(blob) ?? this.#begin(blob)
-    if (bit(this.#partOf(cached, groupOf(leaf)), leaf)) return true
     this.#used(cached)
     // What is being written must not make room for itself.
     return this.#whileOpen(blob.hash, () => {

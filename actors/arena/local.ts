@@ -352,7 +352,7 @@ export class LocalChanges {
   #putOff(look: Look, waitMs: number): void {
     const { clock, timers } = this.#context
     this.#settling.set(look.path, look)
-    timers.set(`settle:${look.path}`, clock.nowMs() + waitMs, () => {
+    timers.set(`settling:${look.path}`, clock.nowMs() + waitMs, () => {
       if (!this.#settling.delete(look.path)) return
       const stat = this.#stat(look.path)
       if (stat?.type !== 'file') this.#touched.add(look.path)
@@ -632,7 +632,11 @@ export class LocalChanges {
     this.#missing.delete(path)
     const fault = pathFault(path)
     if (fault !== undefined) return this.#fault(path, `${fault}: it is not synced`)
-    if (entry && stat.type !== 'dir') this.#missingBelow(entry)
+    if (entry && stat.type !== 'dir' && wasFolder(entry)) {
+      this.#missingBelow(entry)
+      if (!this.#settledBelow(path))
+        return this.#holdBack(path, stat.type === 'file' ? this.#movedFrom(stat)?.path : undefined)
+    }
     switch (stat.type) {
       case 'other':
         return this.#fault(path, 'a device, socket or pipe is not synced', true)
@@ -859,8 +863,9 @@ export class LocalChanges {
     const going = nowMs - this.#missingMs < MISSING_MS
     const longMs = this.#finding ? MISSING_FINDING_MAX_MS : going ? MISSING_MAX_MS : MISSING_MS
     const waitMs = atOnce ? 0 : longMs
+    const elsewhere = new Set(this.#heldBack.values())
     for (const [path, sinceMs] of this.#missing) {
-      if (nowMs - sinceMs < waitMs || this.#events.moving(path)) {
+      if (nowMs - sinceMs < waitMs || this.#events.moving(path) || elsewhere.has(path)) {
         waiting = true
         continue
       }
@@ -953,24 +958,48 @@ export class LocalChanges {
     return false
   }
 
+  /** What of these can become part of the store now; the rest is looked at again. */
+  #tellable(found: readonly Change[]): readonly Change[] {
+    const there = found.filter(change => this.#stillThere(change) && !this.#holdsBack(change))
+    const settled = this.#withFolders(there).filter(({ path, from }) => {
+      if (!this.#events.unsettled(path)) return true
+      this.#holdBack(path, from)
+      return false
+    })
+    const named = new Set(settled.flatMap(({ path, content }) => (content.type === 'file' ? [path] : [])))
+    return settled.filter(change => {
+      // By itself the end of the old name would be a deletion, of which the guard and the history know nothing.
+      if (change.to === undefined || named.has(change.to) || this.#tookName(change.path, change.to)) return true
+      this.#touched.add(change.path)
+      return false
+    })
+  }
+
+  /** Whether a path is known to show what this one did. */
+  #tookName(path: EntryPath, to: EntryPath): boolean {
+    const { store } = this.#context
+    const [was, is] = [store.entry(path)?.have?.content, store.entry(to)?.have?.content]
+    return was?.type === 'file' && is?.type === 'file' && was.hash === is.hash
+  }
+
   /**
    * Where a folder has become a file, what was in the folder is gone, or has other names, and that is told first: by itself the file would be
    * in the place of a folder in which files live, and make room for it (R4).
    */
-  #holdsBack({ path, content }: Change): boolean {
+  #holdsBack({ path, content, from }: Change): boolean {
     if (content.type === 'dir' || content.type === 'gone' || !wasFolder(this.#context.store.entry(path))) return false
     if (this.#settledBelow(path)) return false
-    this.#holdBack(path)
+    this.#holdBack(path, from)
     return true
   }
 
-  /** It is looked at again as soon as what keeps it from being told is over. */
-  #holdBack(path: EntryPath): void {
-    this.#heldBack.add(path)
+  /** It is looked at again as soon as what keeps it from being told is over. Until then its former name, if it had one, is not missed. */
+  #holdBack(path: EntryPath, from?: EntryPath): void {
+    this.#heldBack.set(path, from ?? null)
     this.#heldMs = MISSING_MS
     this.#letGoLater()
   }
-  readonly #heldBack = new Set<EntryPath>()
+  readonly #heldBack = new Map<EntryPath, EntryPath | null>()
   #heldMs = MISSING_MS
 
   #settledBelow(path: EntryPath): boolean {
@@ -981,12 +1010,13 @@ export class LocalChanges {
   #letGoLater(): void {
     const { clock, timers } = this.#context
     timers.soon('held back', clock.nowMs() + this.#heldMs, () => {
-      for (const path of this.#heldBack) {
+      for (const path of this.#heldBack.keys()) {
         if (!this.#settledBelow(path) || [path, ...ancestorsOf(path)].some(at => this.#events.unsettled(at))) continue
         this.#heldBack.delete(path)
         this.#touched.add(path)
       }
-      this.#heldMs = Math.min(this.#heldMs * 2, BARRED_MAX_MS)
+      const missing = [...this.#heldBack.keys()].some(path => !this.#settledBelow(path))
+      this.#heldMs = Math.min(this.#heldMs * 2, missing ? MISSING_MAX_MS : BARRED_MAX_MS)
       if (this.#heldBack.size > 0) this.#letGoLater()
     })
   }
@@ -998,7 +1028,7 @@ export class LocalChanges {
   #withFolders(changes: readonly Change[]): readonly Change[] {
     const folders: Change[] = []
     const holding = new Map(changes.map(({ path, content }) => [path, this.#mayHold(path, content)]))
-    const told = changes.filter(({ path, content }) => {
+    const told = changes.filter(({ path, content, from }) => {
       if (content.type === 'gone') return true
       for (const folder of ancestorsOf(path)) {
         let holds = holding.get(folder)
@@ -1009,7 +1039,7 @@ export class LocalChanges {
             folders.push({ path: folder, content: { type: 'dir' }, stamp: null, leaves: null })
         }
         if (holds) continue
-        this.#holdBack(path)
+        this.#holdBack(path, from)
         return false
       }
       return true
@@ -1032,18 +1062,16 @@ export class LocalChanges {
   #commit(found: readonly Change[]): void {
     const { store, problems } = this.#context
     const events: HistoryEvent[] = []
-    const changes = this.#withFolders(found.filter(change => this.#stillThere(change) && !this.#holdsBack(change)))
+    const changes = this.#tellable(found)
     for (const { path } of found) {
       this.#readyPaths.delete(path)
       if (this.#lookAfter.delete(path)) this.#touched.add(path)
     }
     let announced = false
     let pending = false
-    for (const { path } of changes) if (this.#events.unsettled(path)) this.#holdBack(path)
     store.transact(writer => {
       // A rename's new name goes out before the end of the old one: others then move what they have.
       for (const change of changes) {
-        if (this.#events.unsettled(change.path)) continue
         const outcome = this.#take(writer, change, events)
         if (outcome === 'announced') announced = true
         if (outcome === 'pending') pending = true

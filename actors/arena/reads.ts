@@ -111,8 +111,8 @@ interface Reading {
   /** Who has a part of it, and so gives no hashes. */
   readonly refusedTree: Set<PeerId>
   readonly single: Set<number>
-  /** Whether all were asked once more after they had refused; or when they will be. */
-  secondChance: 'untried' | 'used' | { readonly atMs: number }
+  /** When all are to be asked once more after they had refused, or were; null: there was no cause yet. */
+  secondChance: { readonly atMs: number; given: boolean } | null
   /** Came before their hash. Copies: what a message brings is lent. */
   readonly early: Map<number, { readonly peer: PeerId; readonly bytes: Uint8Array }>
 }
@@ -274,7 +274,7 @@ export class Reads {
         refusedLeaf: new Map(),
         refusedTree: new Set(),
         single: new Set(),
-        secondChance: 'untried',
+        secondChance: null,
         early: new Map(),
       }
       this.#readings.set(key, reading)
@@ -733,14 +733,15 @@ export class Reads {
     const { clock, timers } = this.#context
     const nowMs = clock.nowMs()
     if (reading.readers.size === 0 && reading.wholes.size === 0) return false
-    if (reading.secondChance === 'used') {
+    const { secondChance } = reading
+    if (secondChance !== null && !secondChance.given) return true
+    if (secondChance !== null && nowMs - secondChance.atMs < NO_CHANCE_MS) {
       this.#chancesFromMs = nowMs + NO_CHANCE_MS
       return false
     }
-    if (reading.secondChance !== 'untried') return true
     if (nowMs < this.#chancesFromMs || [...this.#peers].every(peer => this.#mute.has(peer))) return false
     const atMs = nowMs + SECOND_CHANCE_MS
-    reading.secondChance = { atMs }
+    reading.secondChance = { atMs, given: false }
     timers.soon('second chances', atMs, () => this.step())
     return true
   }
@@ -749,10 +750,10 @@ export class Reads {
     const { clock, timers } = this.#context
     for (const reading of this.#readings.values()) {
       const { secondChance } = reading
-      if (typeof secondChance === 'string') continue
+      if (secondChance === null || secondChance.given) continue
       if (clock.nowMs() < secondChance.atMs) timers.soon('second chances', secondChance.atMs, () => this.step())
       else {
-        reading.secondChance = 'used'
+        secondChance.given = true
         for (const peer of this.#peers) this.#hope(reading, peer)
       }
     }
@@ -844,7 +845,6 @@ export class Reads {
     if (reading.leaves > 1) this.#streamOf(blob).sources.add(peer)
     reading.refusedLeaf.delete(leaf)
     reading.single.delete(leaf)
-    if (reading.secondChance === 'used') reading.secondChance = 'untried'
     const ahead = reading.ahead.delete(leaf)
     if (!kept && ahead) this.#pass(blob, leaf, bytes)
     for (const reader of [...reading.readers]) {

@@ -1,7 +1,7 @@
 /**
  * Answers peers that ask for content. Always by hash: what this arena has just read, has as a real file that is still what its
- * entry says, has cached, or has in the version store for a moment because a file that lives is being renamed; the one who asked verifies it
- * besides.
+ * entry says, has cached, or has in the version store: because a file that lives is between two names, or somebody may be reading what was
+ * replaced or deleted just now. The one who asked verifies it besides.
  */
 import type { ErrorCode } from '../../protocol/error.ts'
 import type { BlobHash, EntryPath, PeerId } from '../../protocol/ids.ts'
@@ -81,12 +81,12 @@ export class Server {
     }
     const blob = this.#cached(hash)
     const cached = blob && blob.size <= PACKED_BLOB_BYTES_MAX ? this.#context.cache.part(blob, 0, 0, blob.size) : null
-    return cached ?? this.#smallOnItsWay(hash)
+    return cached ?? this.#smallKept(hash)
   }
 
-  #smallOnItsWay(hash: BlobHash): Uint8Array | null {
+  #smallKept(hash: BlobHash): Uint8Array | null {
     const { disk } = this.#context
-    const opened = this.#openOnItsWay(hash)
+    const opened = this.#openKept(hash)
     if (opened === null) return null
     try {
       return opened.size <= PACKED_BLOB_BYTES_MAX ? disk.readFd(opened.fd, 0, opened.size) : null
@@ -98,9 +98,12 @@ export class Server {
     }
   }
 
-  /** What a living file is to have and is between two names: with its peers it is as if it were at one of them. */
-  #openOnItsWay(hash: BlobHash): { fd: number; size: number } | null {
-    const kept = this.#versions.awaited(hash)
+  /**
+   * What a living file is to have and is between two names: with its peers it is as if it were at one of them. And what was replaced or
+   * deleted a little while ago, for those who are reading it.
+   */
+  #openKept(hash: BlobHash): { fd: number; size: number } | null {
+    const kept = this.#versions.givable(hash)
     if (kept === null) return null
     try {
       const { fd, stat } = this.#context.disk.keptOpen(kept.id)
@@ -207,7 +210,7 @@ export class Server {
   /** Only of what a file here has: peers take an answer about the tree for the proof of that (fetch.ts). */
   #leaves(hash: BlobHash): Uint8Array | null {
     const { store } = this.#context
-    const here = store.withHash(hash, 1).length > 0 || this.#versions.awaited(hash) !== null
+    const here = store.withHash(hash, 1).length > 0 || this.#versions.givable(hash) !== null
     return here ? (store.leaves(hash) ?? null) : null
   }
 
@@ -223,10 +226,10 @@ export class Server {
       }
       return this.#upload(peer, header, opened)
     }
-    const blob = this.#cached(hash)
-    const kept = blob ? null : this.#openOnItsWay(hash)
+    const kept = this.#openKept(hash)
     if (kept && from + leaves <= leafCount(kept.size)) return this.#upload(peer, header, kept)
     if (kept) this.#context.disk.close(kept.fd)
+    const blob = this.#cached(hash)
     if (!blob) return this.#fail(peer, id, 'blob_missing', 'this blob is not here')
     if (from + leaves > leafCount(blob.size))
       return this.#fail(peer, id, 'message_invalid', 'this blob has no such leaves')
@@ -249,6 +252,7 @@ export class Server {
     const { store, settings, cache } = this.#context
     const held = hashes.map(hash => {
       if (store.withHash(hash, 1).length > 0) return 'real' as const
+      if (this.#versions.awaited(hash) !== null) return 'cached' as const
       const blob = this.#cached(hash)
       return blob && cache.bytesOf(blob) >= blob.size ? ('cached' as const) : ('none' as const)
     })

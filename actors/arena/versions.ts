@@ -2,13 +2,17 @@
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { type ArenaContext, count } from './context.ts'
 import { DiskError } from './disk.ts'
+import { markerId } from './marker.ts'
 import type { Kept, Writer } from './store.ts'
 import type { Version } from './version.ts'
 
 const PRUNE_MS = 60 * 60 * 1000
-/** Pending entries looked at for what content they await, and for how long the answer is believed. */
+/** Who reads a file elsewhere when it is deleted or replaced gets the rest of it for so long. */
+const GIVEN_ON_MS = 10 * 60_000
+/** For a peer that asks: pending entries looked at for what content they await, and for how long the answer is believed. */
 const AWAITED_MAX = 10_000
 const AWAITED_MS = 100
+const PENDING_PAGE = 1000
 /** Above the limit by this part, old versions go at once and not with the next hour. */
 const SLACK = 1.1
 
@@ -54,33 +58,52 @@ export class VersionStore {
   }
 
   /**
-   * The version with a content that a living file is to have and no path shows: it has left one name before it came to the other, and this
-   * may be the last of it. null: there is none, or nothing awaits it.
+   * The version with a content that a file which is on its way here is to have, and no path shows: it has left one name before it came to the
+   * other, and this may be the last of it. null: there is none, or nothing awaits it.
    */
   awaited(hash: BlobHash): Kept | null {
     const { store } = this.#context
     const kept = store.keptWithHash(hash)
-    return kept && store.withHash(hash, 1).length === 0 && this.#isAwaited(hash) ? kept : null
+    return kept && store.withHash(hash, 1).length === 0 && this.#awaited().has(hash) ? kept : null
   }
 
-  #isAwaited(hash: BlobHash): boolean {
-    return this.#context.store.unrealWithHash(hash, 1).length > 0 || this.#pendingHashes().has(hash)
+  /** What peers may have of a content that no path shows: what awaits a place, and what was given up here a little while ago. */
+  givable(hash: BlobHash): Kept | null {
+    const kept = this.#context.store.keptWithHash(hash)
+    if (kept && this.#context.clock.wallMs() - kept.keptMs < GIVEN_ON_MS) return kept
+    return this.awaited(hash)
   }
 
-  #pendingHashes(): ReadonlySet<BlobHash> {
-    const { store, clock } = this.#context
-    const { seq, totals } = store.state()
-    const known = this.#pending
-    if (known.seq === seq && known.count === totals.pending && clock.nowMs() < known.untilMs) return known.hashes
+  #awaited(): ReadonlySet<BlobHash> {
+    const nowMs = this.#context.clock.nowMs()
+    if (nowMs >= this.#asked.untilMs)
+      this.#asked = { hashes: this.#pendingHashes(AWAITED_MAX), untilMs: nowMs + AWAITED_MS }
+    return this.#asked.hashes
+  }
+  #asked: { hashes: ReadonlySet<BlobHash>; untilMs: number } = { hashes: new Set(), untilMs: Number.NEGATIVE_INFINITY }
+
+  /** Contents of files that are to come here, of as many pending entries. */
+  #pendingHashes(entriesMax: number): Set<BlobHash> {
+    const { store } = this.#context
     const hashes = new Set<BlobHash>()
-    for (const path of store.pendingPage(null, AWAITED_MAX)) {
-      const content = store.entry(path)?.known.content
-      if (content?.type === 'file') hashes.add(content.hash)
+    for (let after: EntryPath | null = null, looked = 0; looked < entriesMax; ) {
+      const page: EntryPath[] = store.pendingPage(after, PENDING_PAGE)
+      for (const path of page) {
+        const content = store.entry(path)?.known.content
+        if (content?.type === 'file') hashes.add(content.hash)
+      }
+      if (page.length < PENDING_PAGE) break
+      looked += page.length
+      after = page.at(-1) as EntryPath
     }
-    this.#pending = { seq, count: totals.pending, untilMs: clock.nowMs() + AWAITED_MS, hashes }
     return hashes
   }
-  #pending = { seq: -1, count: 0, untilMs: 0, hashes: new Set<BlobHash>() as ReadonlySet<BlobHash> }
+
+  #isSpared({ id, hash }: Kept, awaited: ReadonlySet<BlobHash>): boolean {
+    const { store } = this.#context
+    if (hash === null || !awaited.has(hash) || store.withHash(hash, 1).length > 0) return false
+    return store.keptWithHash(hash)?.id === id
+  }
 
   #soon(waitMs: number): void {
     const { timers, clock } = this.#context
@@ -95,14 +118,22 @@ export class VersionStore {
     const oldestMs = clock.wallMs() - settings.versions.keepMs
     try {
       // Another disk in this one's place says nothing of what we keep.
-      if (disk.identity().marker !== store.state().disk) return
+      const { marker } = disk.identity()
+      if (marker === null || markerId(marker) !== store.state().disk) return
       const files = new Set(disk.keptList())
       const dropped: Kept[] = []
       const promised = this.promised()
+      // What may be the last of a file that is on its way from one name to another stays until it is there.
+      const awaited = this.#pendingHashes(Number.POSITIVE_INFINITY)
+      let spared = 0
       for (const kept of rows) {
         if (files.has(kept.id) && kept.hash !== null && promised.has(kept.hash)) continue
-        if (files.has(kept.id) && kept.keptMs >= oldestMs && this.#bytes <= settings.versions.bytesMax) continue
-        if (files.has(kept.id) && kept.hash !== null && this.awaited(kept.hash)?.id === kept.id) continue
+        if (files.has(kept.id) && this.#isSpared(kept, awaited)) {
+          spared += kept.size
+          continue
+        }
+        if (files.has(kept.id) && kept.keptMs >= oldestMs && this.#bytes - spared <= settings.versions.bytesMax)
+          continue
         this.#bytes -= kept.size
         dropped.push(kept)
       }

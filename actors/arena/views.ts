@@ -50,6 +50,8 @@ const GONE_MAX = 1000
 const UNMOVED: ReadonlySet<ViewQuestion['type']> = new Set(['remove', 'look', 'list', 'read'])
 /** How long a file may wait for the folder that it is moved into to be known, and nobody being about to look at it: it was just made. */
 const FOLDER_MS = 10_000
+/** Contents that are open: of more it is not looked whether they are known yet. */
+const SAVED_LOOKS_MAX = 1000
 /** What keeps a file that a program waits for from coming is told to the program when it has not gone by then. */
 export const HINDERED_MS = 5_000
 /** Between two looks for it. */
@@ -57,6 +59,8 @@ const FOLLOW_MS = 20
 /** Unreal files that follow a folder that is renamed, and those of one transaction. */
 const MOVED_MAX = 32_768
 const MOVED_BATCH = 1000
+/** Of those that could not follow, as many are logged. */
+const LEFT_LOGGED = 20
 
 /** What a program is told when content cannot be read, by the failure's code; else EIO. */
 const READ_ERRNO: Partial<Record<ErrorCode, string>> = { unreachable: 'EHOSTUNREACH', busy: 'EBUSY' }
@@ -86,6 +90,8 @@ export interface ViewEvents {
     length: number,
     done: (answer: PlacedOutcome) => void,
   ): () => void
+  /** Has all of a content in the cache, as far as there is room; returns how to give up. */
+  save(file: { hash: BlobHash; size: number }): () => void
   /** Somebody begins to read the file at a path. */
   begun(path: EntryPath, file: { hash: BlobHash; size: number }): void
   /** A file is wanted as a real one, whatever its mark; until it is not. */
@@ -107,14 +113,24 @@ export interface ViewDesk {
   close(): void
 }
 
+/** A content that programs read, which goes on also if it is deleted or replaced. */
+interface ReadContent {
+  readonly size: number
+  /** Where it was when it was opened. */
+  readonly path: EntryPath
+  times: number
+  /** It is known nowhere any more, and comes to the cache wholly while somebody has it; how to give that up. */
+  saved: (() => void) | null
+}
+
 interface Desk {
   readonly say: (message: ToView, transfer?: ArrayBuffer[]) => void
   /** What is under way, and how to give it up. */
   readonly asked: Map<number, () => void>
   readonly seen: Set<EntryPath>
-  /** Real files that are open, by inode number, and contents that are read, with how often. */
+  /** Real files that are open, by inode number, and contents that are read, each with how often. */
   readonly files: Map<bigint, number>
-  readonly contents: Map<BlobHash, number>
+  readonly contents: Map<BlobHash, ReadContent>
   /** Folders that are about to be renamed, with how often. */
   readonly moving: Map<EntryPath, number>
 }
@@ -254,6 +270,7 @@ export class Views {
     if (!this.#desks.delete(desk)) return
     this.flush()
     for (const giveUp of [...desk.asked.values()]) giveUp()
+    for (const content of desk.contents.values()) content.saved?.()
     // What was put in place is a user's change all the same.
     for (const path of desk.seen) if (this.#seen.get(path)?.placed === false) this.#unseen(path)
     if (this.#desks.size === 0) this.#context.store.watch(null)
@@ -267,6 +284,8 @@ export class Views {
       case 'unseen':
         if (this.#seen.get(message.path)?.desk === desk) this.#unseen(message.path)
         return
+      case 'moving':
+        return add(desk.moving, message.folder, 1)
       case 'moved':
         return add(desk.moving, message.folder, -1)
       case 'touched':
@@ -300,7 +319,6 @@ export class Views {
       case 'look':
         return this.#unrealAt(question.path)
       case 'below':
-        add(desk.moving, question.folder, 1)
         return this.#below(question.folder)
       case 'read':
         return this.#read(desk, id, question)
@@ -435,6 +453,20 @@ export class Views {
       changes.push({ path: entry.path, unreal: this.#unreal(entry) })
     }
     for (const desk of this.#desks) desk.say({ type: 'changed', changes })
+    for (const desk of this.#desks) this.#saveWhatGoes(desk)
+  }
+
+  /** What is read, and is known nowhere any more, peers have for a little while yet: it is fetched wholly, as a deleted file is there while it is open. */
+  #saveWhatGoes({ contents }: Desk): void {
+    const { store } = this.#context
+    if (contents.size > SAVED_LOOKS_MAX) return
+    for (const [hash, content] of contents) {
+      if (content.saved !== null) continue
+      const known = store.entry(content.path)?.known.content
+      if (known?.type === 'file' && known.hash === hash) continue
+      if (store.withHash(hash, 1).length > 0 || store.unrealWithHash(hash, 1).length > 0) continue
+      content.saved = this.#events.save({ hash, size: content.size })
+    }
   }
 
   #tellOf(path: EntryPath): void {
@@ -477,10 +509,13 @@ export class Views {
     return undefined
   }
 
+  /** Of those who wait for a file to become real, for names of alarms. */
+  #alarm = 0
+
   #makeReal(desk: Desk, id: number, path: EntryPath): null | undefined {
     const { store, timers, clock } = this.#context
     const sinceMs = clock.nowMs()
-    const alarm = `real:${id}:${path}`
+    const alarm = `real:${++this.#alarm}`
     const look = () => {
       const entry = store.entry(path)
       if (!entry || this.#unreal(entry) === null) return null
@@ -490,15 +525,18 @@ export class Views {
       if (hindrance !== null) throw new Refusal(hindrance.code, `'${path}': ${hindrance.reason}`)
       return undefined
     }
-    if (look() === null) return null
-    add(this.#wanted, path, 1)
-    this.#events.want(path, true)
-    timers.set(alarm, sinceMs + HINDERED_MS, () => {})
-    return this.#wait(desk, id, look, () => {
+    const entry = store.entry(path)
+    if (!entry || this.#unreal(entry) === null) return null
+    const waiting = this.#wait(desk, id, look, () => {
       add(this.#wanted, path, -1)
       timers.clear(alarm)
       if (!this.#wanted.has(path)) this.#events.want(path, false)
     })
+    add(this.#wanted, path, 1)
+    timers.set(alarm, sinceMs + HINDERED_MS, () => {})
+    // What hindered it before is tried again.
+    this.#events.want(path, true)
+    return waiting
   }
 
   // A user's changes
@@ -621,13 +659,15 @@ export class Views {
     const look = () => this.#renameBelow(folder, to, sinceMs)
     const result = look()
     if (result !== undefined) return result
+    const waiting = this.#wait(desk, id, look, () => add(desk.moving, folder, -1))
     add(desk.moving, folder, 1)
-    return this.#wait(desk, id, look, () => add(desk.moving, folder, -1))
+    return waiting
   }
 
   /** One batch of what is to follow a folder that was renamed; undefined: there is more. What cannot stays where it is. */
   #renameBelow(folder: EntryPath, to: EntryPath, sinceMs: number): null | undefined {
     const { store, timers, clock } = this.#context
+    const left: { path: EntryPath; to: EntryPath; reason: string }[] = []
     const moves: [Entry & { known: { content: FileContent } }, EntryPath][] = []
     let more = false
     for (let after: EntryPath | null = null; !more || after === null; ) {
@@ -638,7 +678,7 @@ export class Views {
         const may = this.#mayFollow(entry.path, path, sinceMs)
         if (may === 'later' || (may === 'now' && moves.length >= MOVED_BATCH)) more = true
         else if (may === 'now') moves.push([entry as (typeof moves)[number][0], path])
-        else log(this.#context, 'unreal_left_behind', { path: entry.path, to: path, reason: may.not })
+        else left.push({ path: entry.path, to: path, reason: may.not })
       }
       if (page.length < MOVED_BATCH) break
       after = (page.at(-1) as Entry).path
@@ -648,7 +688,11 @@ export class Views {
         moves.flat().map(one => (typeof one === 'string' ? one : one.path)),
         writer => moves.map(([entry, path]) => this.#renamed(writer, entry, store.entry(path), path)),
       )
-    if (!more) return null
+    if (!more) {
+      for (const one of left.slice(0, LEFT_LOGGED))
+        log(this.#context, 'unreal_left_behind', { ...one, of: left.length })
+      return null
+    }
     timers.set('view folders', clock.nowMs() + FOLLOW_MS, () => {})
     return undefined
   }
@@ -665,7 +709,7 @@ export class Views {
     if (living(there?.known)) {
       if (!living(there?.have)) return { not: 'another file has its name there' }
       // What the disk showed there was moved away just now, and that is looked at first.
-      if (this.#local.unsettled(to)) return 'later'
+      if (this.#events.working() && this.#local.unsettled(to)) return 'later'
       if (clock.nowMs() - sinceMs > FOLDER_MS) return { not: 'what had its name there is not known to be gone' }
       this.#local.lookAgain(to)
       return 'later'
@@ -702,7 +746,7 @@ export class Views {
     if (this.#local.rules.ignores(folder, true)) throw new Refusal('EXDEV', `the folder '${folder}' is ignored`)
     timers.set('view folders', clock.nowMs() + FOLDER_MS, () => {})
     // While the arena is at it this takes as long as it takes: it may be one of very many files.
-    if (this.#local.unsettled(folder)) return false
+    if (this.#events.working() && this.#local.unsettled(folder)) return false
     if (clock.nowMs() - sinceMs > FOLDER_MS) throw new Refusal('EXDEV', `the folder '${folder}' is not known`)
     this.#local.lookAgain(folder)
     return false
@@ -781,7 +825,13 @@ export class Views {
 
 function noteOpen(desk: Desk, is: OpenedByView, change: 1 | -1): void {
   if ('file' in is) add(desk.files, is.file, change)
-  else add(desk.contents, is.content, change)
+  else {
+    const { content: hash, size, path } = is
+    const content = desk.contents.get(hash) ?? { size, path, times: 0, saved: null }
+    content.times += change
+    if (content.times > 0) desk.contents.set(hash, content)
+    else if (desk.contents.delete(hash)) content.saved?.()
+  }
 }
 
 function add<Key>(counts: Map<Key, number>, key: Key, change: 1 | -1): void {

@@ -100,6 +100,7 @@ export class ArenaFolder {
     })
     this.#link = link
     for (const is of this.#open) link.tell({ type: 'opened', is })
+    for (const { folder } of this.#moves) link.tell({ type: 'moving', folder })
     this.#forgetFiles()
   }
 
@@ -236,7 +237,7 @@ export class ArenaFolder {
     const entry = this.#entryOf(path, file)
     const at = path as EntryPath
     const { hash, size } = file
-    const closed = this.#opened({ content: hash })
+    const closed = this.#opened({ content: hash, size, path: at })
     const look = () => entry
     try {
       const descriptor = await this.#copyOf(at, hash, size, signal)
@@ -443,12 +444,12 @@ export class ArenaFolder {
     const replaces = how !== 'exchange' && unrealTarget !== null
     if (source === null && how !== 'exchange') return this.#renamedUnreal(from, unrealSource as UnrealFile, to, target)
     // Nothing below is given up meanwhile: it would not come along.
-    const held: EntryPath[] = []
+    const ends: (() => void)[] = []
     try {
       let follow = false
       for (const [path, other, entry] of moving) {
         if (entry === null || !isFolder(entry)) continue
-        held.push(path as EntryPath)
+        ends.push(this.#moving(path as EntryPath))
         if (await this.#mayMove(path, other, how)) follow = true
       }
       if (source !== null && isFolder(source) && replaces) throw new ViewError('ENOTDIR', `'${to}'`)
@@ -463,9 +464,21 @@ export class ArenaFolder {
       if (follow) await this.#moveBelow(from, to)
       return true
     } finally {
-      for (const folder of held) this.#link?.tell({ type: 'moved', folder })
+      for (const end of ends) end()
     }
   }
+
+  /** The arena is told that a folder is about to be renamed; and when it runs again, once more. Returns how to end that. */
+  #moving(folder: EntryPath): () => void {
+    const move = { folder }
+    this.#moves.add(move)
+    this.#link?.tell({ type: 'moving', folder })
+    return () => {
+      this.#moves.delete(move)
+      this.#link?.tell({ type: 'moved', folder })
+    }
+  }
+  readonly #moves = new Set<{ readonly folder: EntryPath }>()
 
   async #renamedUnreal(from: string, file: UnrealFile, to: string, target: SourceEntry | null): Promise<boolean> {
     if (from === to) return true

@@ -42,6 +42,9 @@ const WAIT_MS = 1000
 const DESCRIPTOR_END = 2 ** 31
 const SET_ID_BITS = 0o6000
 const READS_ON_BYTES = 512 * 1024
+/** Where who reads large parts of a descriptor goes on; of so many. */
+const NEXT_MAX = 1000
+const nextOf = new Map<number, number>()
 
 const { EAGAIN, EINTR, ENOENT, ENODEV, EOPNOTSUPP } = constants.errno
 
@@ -108,8 +111,12 @@ function serve(length: number): boolean {
     if (descriptor >= DESCRIPTOR_END) return false
     const size = Math.min(requestView.getUint32(BODY_AT + read.size, true), TRANSFER_BYTES_MAX)
     const offset = number(BODY_AT + read.offset)
-    // Who asks for so much reads on: the disk is at work on the next part while this one is copied.
-    if (size >= READS_ON_BYTES) readSoon(descriptor, offset + size, size)
+    // For who reads on the disk is at work on the next part while this one is copied.
+    if (size >= READS_ON_BYTES) {
+      if (nextOf.get(descriptor) === offset) readSoon(descriptor, offset + size, size)
+      if (nextOf.size >= NEXT_MAX) nextOf.clear()
+      nextOf.set(descriptor, offset + size)
+    }
     const count = readContent(descriptor, answerContent, size, offset)
     if (count < 0) send(replyError(unique(), -count), OUT_HEADER_BYTES)
     else {

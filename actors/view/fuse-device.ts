@@ -166,8 +166,9 @@ function mounts(): { at: string; device: string }[] {
  */
 export function readFurtherAhead(mountpoint: string, bytes: number): void {
   try {
-    const at = realpathSync(dirname(mountpoint))
-    const path = at === '/' ? `/${basename(mountpoint)}` : `${at}/${basename(mountpoint)}`
+    const whole = resolve(mountpoint)
+    const at = realpathSync(dirname(whole))
+    const path = at === '/' ? `/${basename(whole)}` : `${at}/${basename(whole)}`
     const device = mounts().findLast(mount => mount.at === path)?.device
     if (device !== undefined) writeFileSync(`/sys/class/bdi/${device}/read_ahead_kb`, String(bytes / 1024))
   } catch {}

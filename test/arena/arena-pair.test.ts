@@ -811,6 +811,40 @@ test('a root without its marker deletes nothing elsewhere; the right one back, i
   assertAgree(t, world)
 })
 
+test('a folder that is renamed and then deleted before its new name is known is asked about like any other that is deleted', t => {
+  for (const steps of [0, 1, 2, 3]) {
+    const { world, a, b } = makePair()
+    a.mkdir('folder')
+    for (let index = 0; index < 400; index++) a.write(`folder/${index}`, `text ${index}`)
+    for (let index = 0; index < 100; index++) a.write(`other-${index}`, `other ${index}`)
+    settle(world)
+    a.rename('folder', 'renamed')
+    for (let step = 0; step < steps; step++) a.arena.step()
+    for (const name of a.disk.list('renamed' as EntryPath).names) a.disk.remove(`renamed/${name}`)
+    a.remove('renamed')
+    settle(world)
+    t.is(a.state.state, 'guarded', `${steps} steps`)
+    const left = Object.values(b.tree()).filter(text => text.startsWith('text'))
+    t.is(left.length, 400, `${steps} steps`)
+  }
+})
+
+test('a file that takes the place of a folder is renamed as one: it is never nowhere', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('place')
+  a.write('place/inside', 'inside')
+  a.write('file', 'content')
+  settle(world)
+  a.remove('place/inside')
+  a.disk.remove('place')
+  a.rename('file', 'place')
+  until(world, () => a.entry('file')?.known.content.type === 'gone')
+  t.is(a.entry('place')?.known.content.type, 'file')
+  settle(world)
+  t.deepEqual(b.tree(), { place: 'content' })
+  assertAgree(t, world)
+})
+
 test('a root that another folder takes the place of while its files are being missed: nothing of it is deleted', t => {
   const { world, a, b } = makePair()
   for (const name of ['e', 'f', 'g']) a.write(name, `of a: ${name}`)

@@ -256,6 +256,16 @@ test('a size that is not the blob’s disturbs nothing of what is here', t => {
   }
 })
 
+test('what comes again after its file was taken away is here', t => {
+  const rig = memoryRig()
+  const one = sample(2 * LEAF_BYTES, 1)
+  for (let times = 0; times < 2; times++) {
+    t.deepEqual(put(t, rig.cache, one, [1]), [true])
+    t.true(whole(rig.cache, one, 1))
+    rig.files.files.delete(one.blob.hash)
+  }
+})
+
 test('limits hold, and what is said to be here is here and right, whatever is done in whatever order', t => {
   const samples = Array.from({ length: 6 }, (_, seed) => sample((seed % 3) * LEAF_BYTES + 1 + seed * 100, seed + 1))
   const step = fc.oneof(

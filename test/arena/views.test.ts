@@ -441,6 +441,7 @@ test('nothing leaves a folder while it is renamed through a view: it would not c
   settle(world)
   pass(world, 3 * LEASE_MS)
   b.configure({ mark: 'unreal' })
+  view.tell({ type: 'moving', folder: at('folder') })
   t.is(view.ask({ type: 'below', folder: at('folder') }), 'none')
   pass(world, 5 * LEASE_MS)
   t.true(b.has('folder/file'))
@@ -450,6 +451,75 @@ test('nothing leaves a folder while it is renamed through a view: it would not c
   settle(world, 10 * LEASE_MS)
   t.deepEqual(a.tree(), { moved: '/', 'moved/file': 'content' })
   t.deepEqual(b.tree(), { moved: '/' })
+})
+
+test('in an arena that is paused nothing is waited for without end', t => {
+  const { world, a, b, view } = partial({ file: 'content', 'folder/file': 'content' })
+  b.configure({ paused: true })
+  b.disk.mkdir('made')
+  view.tell({ type: 'touched', paths: [at('made')] })
+  const renamed = view.asking({ type: 'rename', path: at('file'), hash: hashOf(view, 'file'), to: at('made/file') })
+  b.disk.rename('folder', 'moved')
+  view.tell({ type: 'touched', paths: [at('folder'), at('moved')] })
+  const moved = view.asking({ type: 'rename_below', folder: at('folder'), to: at('moved') })
+  // Both ask for an answer now and then, as an arena that has other things to do gives it.
+  for (let ms = 0; ms < 15_000; ms += 500) {
+    world.nowMs += 500
+    b.arena.tick()
+  }
+  t.is(renamed(), 'EXDEV')
+  t.deepEqual(moved(), { is: null })
+  b.configure({ paused: false })
+  settle(world)
+  t.is(a.read('file'), 'content')
+})
+
+test('who reads what is deleted or replaced in a view reads it to its end', t => {
+  const big = 'x'.repeat(300_000)
+  const { world, a, b, view } = partial({ gone: big, over: `${big}2` })
+  const opened = ['gone', 'over'].map(name => {
+    const { hash, size } = view.look(name) as UnrealFile
+    view.tell({ type: 'opened', is: { content: hash, size, path: at(name) } })
+    return { name, hash, size }
+  })
+  view.ask({ type: 'remove', path: at('gone'), hash: hashOf(view, 'gone') })
+  saveOver(b, view, 'over', 'other')
+  settle(world)
+  t.deepEqual(a.tree(), { over: 'other' })
+  disconnect(a, b)
+  for (const { name, hash, size } of opened) {
+    t.is(b.cache.bytesOf({ hash, size }), size, name)
+    const read = view.asking({ type: 'read', path: at(name), hash, size, offset: size - 5, length: 5 })
+    t.not(read(), 'EHOSTUNREACH', name)
+  }
+  for (const { name, hash, size } of opened) view.tell({ type: 'closed', is: { content: hash, size, path: at(name) } })
+  connect(a, b)
+  settle(world)
+  // Some time later nobody gets it any more.
+  const gone = opened[0] as (typeof opened)[0]
+  b.cache.release(gone.hash)
+  pass(world, 11 * 60_000)
+  const late = view.asking({ type: 'read', path: at('gone'), hash: gone.hash, size: gone.size, offset: 0, length: 5 })
+  pass(world, 1000)
+  t.is(late(), 'EHOSTUNREACH')
+})
+
+test('versions are kept within their limits also where content was given up', t => {
+  const { world, a, b, view } = partial({ file: 'first', other: 'x' })
+  b.configure({ mark: 'real' })
+  settle(world)
+  pass(world, 3 * LEASE_MS)
+  a.write('file', 'second')
+  settle(world)
+  t.is(b.kept().length, 1)
+  b.configure({ mark: 'unreal' })
+  settle(world)
+  pass(world, 3 * LEASE_MS)
+  t.deepEqual(b.tree(), {})
+  b.configure({ versions: { keepMs: 1000, bytesMax: 1000 } })
+  pass(world, 2 * 3_600_000)
+  t.is(b.kept().length, 0)
+  t.is(view.look('file')?.size, 6)
 })
 
 test('who has closed a view gets no answers', t => {

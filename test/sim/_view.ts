@@ -191,18 +191,24 @@ export class ViewUser {
     const slash = path.indexOf('/')
     const folder = path.slice(0, slash) as EntryPath
     if (slash < 0 || `${to}/`.startsWith(`${folder}/`)) return
-    this.#ask({ type: 'below', folder }, below => {
-      try {
-        if (below === 'fixed' || disk.stat(to) !== null || disk.stat(folder)?.type !== 'dir') return
-        // A name that an unreal file has is taken.
-        if (this.#unreal().some(file => file.path === to)) return
-        user.makeFolders(to)
-        user.rename(folder, to)
-        tell({ type: 'touched', paths: [folder, to] })
-        if (below === 'movable') this.#ask({ type: 'rename_below', folder, to }, () => {})
-      } finally {
-        tell({ type: 'moved', folder })
-      }
-    })
+    const moved = () => tell({ type: 'moved', folder })
+    tell({ type: 'moving', folder })
+    this.#ask(
+      { type: 'below', folder },
+      below => {
+        try {
+          if (below === 'fixed' || disk.stat(to) !== null || disk.stat(folder)?.type !== 'dir') return
+          // A name that an unreal file has is taken.
+          if (this.#unreal().some(file => file.path === to)) return
+          user.makeFolders(to)
+          user.rename(folder, to)
+          tell({ type: 'touched', paths: [folder, to] })
+          if (below === 'movable') this.#ask({ type: 'rename_below', folder, to }, () => {})
+        } finally {
+          moved()
+        }
+      },
+      moved,
+    )
   }
 }
