@@ -28,10 +28,11 @@ import {
 } from './_operations.ts'
 
 const OPERATIONS = Number(process.env.VIEW_OPERATIONS ?? 2400)
-const SEED = Number(process.env.SEED ?? 11)
+const SEED = Number(process.env.SEED ?? 13)
 /** After so many operations something happens elsewhere: `VIEW_EVERY`. */
-const EVERY = Number(process.env.VIEW_EVERY ?? 300)
+const EVERY = Number(process.env.VIEW_EVERY ?? 200)
 /** Nothing is given up in the first 20 s after a start, and the machine may be slow. */
+const REST_MS = 30_000
 const GIVEN_UP_MS = 120_000
 const ERRNO = Object.fromEntries(Object.entries(constants.errno).map(([name, number]) => [number, name]))
 
@@ -181,6 +182,11 @@ class Play {
       const wrong = this.#wrongNames()
       if (wrong.length > 0) return wrong
       await this.#evict()
+      // A peer that has just started gives nothing up for a while.
+      for (const endMs = Date.now() + REST_MS; this.course.givenUp === 0 && Date.now() < endMs; ) {
+        await new Promise(resolve => setTimeout(resolve, 500))
+        await this.#evict()
+      }
       this.course.done.push('* evicted')
     } else {
       const evicting = this.#evict().finally(() => this.#evictions.delete(evicting))
