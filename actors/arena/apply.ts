@@ -14,21 +14,13 @@ import { BIG_SLOT, diskReason, Fetcher } from './fetch.ts'
 import { FolderMoves } from './folder-move.ts'
 import type { LocalChanges } from './local.ts'
 import { compareTree } from './order.ts'
+import { ownVersion } from './own-version.ts'
 import { isUnshown, needsCopy, workFor } from './plan.ts'
 import { standIn } from './power-loss.ts'
 import { listForgotten, rescueStaged } from './rescue.ts'
 import { Steps, statOf } from './steps.ts'
 import type { Entry, Intent, Stamp } from './store.ts'
-import {
-  changeVersion,
-  type FileContent,
-  includes,
-  living,
-  mtimeOf,
-  sameContent,
-  sameVersion,
-  type Version,
-} from './version.ts'
+import { type FileContent, includes, living, mtimeOf, sameContent, sameVersion, type Version } from './version.ts'
 import type { VersionStore } from './versions.ts'
 
 /** Entries in the works at once, and content staged for one batch. */
@@ -754,20 +746,14 @@ export class Applier {
   }
 
   #giveUp(path: EntryPath, entry: Entry): void {
-    const { store, settings, clock, problems } = this.#context
+    const { store, settings, problems } = this.#context
     const task = this.#fetching.get(path)
     if (task) this.#cancel(task)
     store.transact(writer => {
-      const known = changeVersion({
+      const known = ownVersion(this.#context, writer, {
         content: standIn(entry),
         base: entry.known,
         known: entry.known,
-        replica: store.state().replica,
-        count: writer.nextCount(),
-        author: settings.author,
-        firstScan: false,
-        policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
-        nowMs: clock.wallMs(),
       })
       const agrees = living(known)
         ? entry.have !== null &&
@@ -939,22 +925,12 @@ export class Applier {
 
   /** No peer shows the file any more, or none that is connected: its conflict copy and the folder are made without it. */
   #makeRoom(entry: Entry): void {
-    const { store, settings, clock, rules } = this.#context
+    const { store, rules } = this.#context
     const { path, known } = entry
     const copy = this.#freeName(path, known)
     this.#displacedSince.delete(path)
     store.transact(writer => {
-      const folder = changeVersion({
-        content: { type: 'dir' },
-        base: known,
-        known,
-        replica: store.state().replica,
-        count: writer.nextCount(),
-        author: settings.author,
-        firstScan: false,
-        policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
-        nowMs: clock.wallMs(),
-      })
+      const folder = ownVersion(this.#context, writer, { content: { type: 'dir' }, base: known, known })
       const before = store.entry(copy)
       const loser = rules.meet(before?.known ?? null, known).known
       const none = { path: copy, seq: 0, have: null, stamp: null, dormant: false, former: null }
@@ -970,23 +946,13 @@ export class Applier {
 
   /** Moves a file out of the way of a folder that lives: conflict copy, then the folder as a new version. */
   #displace(entry: Entry): boolean {
-    const { disk, store, settings, clock } = this.#context
+    const { disk, store } = this.#context
     const { path, known, stamp } = entry
     if (!stamp || this.isUnsettled(path)) return false
     const copy = this.#freeName(path, known)
     let to = known
     store.transact(writer => {
-      to = changeVersion({
-        content: { type: 'dir' },
-        base: known,
-        known,
-        replica: store.state().replica,
-        count: writer.nextCount(),
-        author: settings.author,
-        firstScan: false,
-        policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
-        nowMs: clock.wallMs(),
-      })
+      to = ownVersion(this.#context, writer, { content: { type: 'dir' }, base: known, known })
       writer.putIntent({
         path,
         slot: null,

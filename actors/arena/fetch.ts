@@ -169,6 +169,10 @@ export class Fetcher {
   takeBack(slot: string): boolean {
     const blob = blobOfSlot(slot)
     const { disk } = this.#context
+    if (slot.startsWith(BIG_SLOT) && disk.stageStat(slot) !== null) {
+      this.#swept = false
+      return true
+    }
     if (blob === null || disk.stageStat(slot) === null || disk.stageStat(Fetcher.slotOf(blob)) !== null) return false
     disk.stageMove(slot, Fetcher.slotOf(blob))
     this.#swept = false

@@ -21,10 +21,11 @@ import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
 import { DiskError, type DiskStat, isAbsence } from './disk.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
 import { compareTree, isBelow, lastBelow } from './order.ts'
+import { ownVersion } from './own-version.ts'
 import { isUnshown } from './plan.ts'
 import { isLostWrite, leftBehind } from './power-loss.ts'
 import { type Entry, NO_STAMP, type Stamp, type Writer } from './store.ts'
-import { type Content, changeVersion, living, mtimeOf, sameContent, type Version } from './version.ts'
+import { type Content, living, mtimeOf, sameContent, type Version } from './version.ts'
 import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
 /** A deletion is believed when the path is still missing after this long: editors replace by delete and create. */
@@ -1095,7 +1096,7 @@ export class LocalChanges {
 
   /** Makes one change part of the store; see docs/reconciliation.md for each case. */
   #take(writer: Writer, change: Change, events: HistoryEvent[]): 'nothing' | 'announced' | 'pending' {
-    const { store, settings, clock, rules } = this.#context
+    const { store, rules } = this.#context
     const { path, stamp } = change
     const entry = store.entry(path)
     const seen = entry && !living(entry.have) ? this.#events.seen(path) : null
@@ -1136,17 +1137,12 @@ export class LocalChanges {
       writer.putEntry({ ...entry, ...left }, false)
       return 'pending'
     }
-    const version = changeVersion({
+    const version = ownVersion(this.#context, writer, {
       content,
       // What a power loss may have undone, the user need not have seen.
       base: entry && suspect ? entry.former : (seen ?? rules.base(entry)),
       known: entry?.known ?? null,
-      replica: store.state().replica,
-      count: writer.nextCount(),
-      author: settings.author,
       firstScan: this.#firstScan,
-      policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
-      nowMs: clock.wallMs(),
     })
     const { known } = rules.meet(entry?.known ?? null, version)
     const have: Version = same(known.content, content) ? known : version

@@ -28,10 +28,11 @@ import { DiskError } from './disk.ts'
 import { isIgnoreFile } from './ignore-rules.ts'
 import type { LocalChanges } from './local.ts'
 import { isBelow } from './order.ts'
+import { ownVersion } from './own-version.ts'
 import { isUnshown } from './plan.ts'
 import type { PlacedOutcome } from './reads.ts'
 import type { Entry, Writer } from './store.ts'
-import { type Content, changeVersion, type FileContent, living, type Version, versionTag } from './version.ts'
+import { type Content, type FileContent, living, type Version, versionTag } from './version.ts'
 
 /** Names in one answer, and entries looked at for it: an arena has other things to do. */
 const LIST_NAMES_MAX = 1000
@@ -806,18 +807,8 @@ export class Views {
     content: Content,
     base: Version | null,
   ): { known: Version; made: Version } {
-    const { store, settings, clock, rules } = this.#context
-    const made = changeVersion({
-      content,
-      base,
-      known: entry?.known ?? null,
-      replica: store.state().replica,
-      count: writer.nextCount(),
-      author: settings.author,
-      firstScan: false,
-      policy: settings.conflicts === 'newest' ? 'newest' : 'keep-both',
-      nowMs: clock.wallMs(),
-    })
+    const { rules } = this.#context
+    const made = ownVersion(this.#context, writer, { content, base, known: entry?.known ?? null })
     const { known } = rules.meet(entry?.known ?? null, made)
     return { known, made }
   }

@@ -310,6 +310,26 @@ test('lost content is not given up while a peer is away that may have it', t => 
   t.regex(b.state.missing.join(), /no peer is connected that has it/)
 })
 
+test('a big content that could not be made durable is not fetched again', t => {
+  const { world, a, b } = makePair()
+  settle(world)
+  const completeSync = b.disk.completeSync.bind(b.disk)
+  b.disk.completeSync = () => {}
+  const film = Buffer.alloc(3 * LEAF_BYTES + 5, 'a film')
+  a.write('film', film)
+  until(world, 'all of it has come', () => b.disk.syncsWaiting > 0 && b.disk.stageList().length > 0)
+  const came = () => world.delivered.filter(({ header }) => header.type === 'fetch_leaves').length
+  const asked = came()
+  t.true(asked > 0)
+  completeSync('EIO')
+  t.is(b.disk.stageList().length, 1)
+  b.disk.completeSync = completeSync
+  settle(world)
+  t.is(b.read('film'), film.toString())
+  t.is(came(), asked)
+  t.deepEqual(b.disk.stageList(), [])
+})
+
 test('a big content that had come whole is kept where a power loss made its store forget of it; a part that is wanted goes on', t => {
   const { world, a, b } = makePair()
   settle(world)
