@@ -229,11 +229,15 @@ export class Arena {
       },
       placing: path => this.#apply.isPlacing(path) || this.#giveUp.isUnderWay(path),
       read: (file, offset, length, done) => this.#place(file, offset, length, done),
-      save: file => {
-        const { timers, clock } = context
-        timers.soon('saved reads', clock.nowMs(), () => this.#reads.step())
-        return this.#reads.whole(file, () => {})
+      save: (file, failed) => {
+        const giveUp = this.#reads.whole(file, failure => {
+          if (failure !== null) failed()
+        })
+        this.#reads.step()
+        return giveUp
       },
+      awaited: hash => this.#versions.isAwaited(hash),
+      leavingBelow: folder => this.#giveUp.isUnderWayBelow(folder),
       begun: (path, file) => this.#siblings.read(path, file),
       want: (path, wanted) => this.#want(path, wanted),
       hindrance: (entry, sinceMs) => this.#hindrance(entry, sinceMs),

@@ -19,6 +19,7 @@ import { diskReason } from './fetch.ts'
 import { isInTime, type LeaseAnswer, type LeasedFile, Leases } from './lease.ts'
 import type { LocalChanges } from './local.ts'
 import { markerWith } from './marker.ts'
+import { isBelow } from './order.ts'
 import type { Questions } from './questions.ts'
 import { statOf } from './steps.ts'
 import type { Entry, Intent, StoredLease } from './store.ts'
@@ -151,6 +152,11 @@ export class GiveUp {
   /** Whether the file at this path is on its way out: its absence is our doing. */
   isUnderWay(path: EntryPath): boolean {
     return this.#underWay.has(path)
+  }
+
+  isUnderWayBelow(folder: EntryPath): boolean {
+    for (const path of this.#underWay) if (isBelow(path, folder)) return true
+    return false
   }
 
   // What is to be given up

@@ -635,8 +635,8 @@ export class LocalChanges {
     if (fault !== undefined) return this.#fault(path, `${fault}: it is not synced`)
     if (entry && stat.type !== 'dir' && wasFolder(entry)) {
       this.#missingBelow(entry)
-      if (!this.#settledBelow(path))
-        return this.#holdBack(path, stat.type === 'file' ? this.#movedFrom(stat)?.path : undefined)
+      const from = stat.type === 'file' ? this.#movedFrom(stat)?.path : undefined
+      if (!this.#settledBelow(path, from)) return this.#holdBack(path, from)
     }
     switch (stat.type) {
       case 'other':
@@ -864,10 +864,15 @@ export class LocalChanges {
     const going = nowMs - this.#missingMs < MISSING_MS
     const longMs = this.#finding ? MISSING_FINDING_MAX_MS : going ? MISSING_MAX_MS : MISSING_MS
     const waitMs = atOnce ? 0 : longMs
-    const elsewhere = new Set(this.#heldBack.values())
+    const elsewhere = this.#foundElsewhere()
+    let renamed = false
     for (const [path, sinceMs] of this.#missing) {
-      if (nowMs - sinceMs < waitMs || this.#events.moving(path) || elsewhere.has(path)) {
+      if (nowMs - sinceMs < waitMs) {
         waiting = true
+        continue
+      }
+      if (this.#events.moving(path) || elsewhere.has(path)) {
+        renamed = true
         continue
       }
       this.#missing.delete(path)
@@ -880,7 +885,7 @@ export class LocalChanges {
       else if (differs(entry, stat)) this.#touched.add(path)
     }
     if (gone.length === 0) this.#trustAgain()
-    if (waiting) timers.soon('missing', nowMs + MISSING_MS, () => this.#commitMissing())
+    if (waiting || renamed) timers.soon('missing', nowMs + MISSING_MS, () => this.#commitMissing())
     else this.#missingInodes.clear()
     const allowedEnds = !waiting && !this.scanning
     if (gone.length === 0) return
@@ -989,7 +994,7 @@ export class LocalChanges {
    */
   #holdsBack({ path, content, from }: Change): boolean {
     if (content.type === 'dir' || content.type === 'gone' || !wasFolder(this.#context.store.entry(path))) return false
-    if (this.#settledBelow(path)) return false
+    if (this.#settledBelow(path, from)) return false
     this.#holdBack(path, from)
     return true
   }
@@ -1003,20 +1008,33 @@ export class LocalChanges {
   readonly #heldBack = new Map<EntryPath, EntryPath | null>()
   #heldMs = MISSING_MS
 
-  #settledBelow(path: EntryPath): boolean {
-    for (const missing of this.#missing.keys()) if (isBelow(missing, path)) return false
+  /** Whether nothing that was below a path is still to be told as gone, but the file that is to be found at the path itself, `from`. */
+  #settledBelow(path: EntryPath, from?: EntryPath | null): boolean {
+    for (const missing of this.#missing.keys()) if (missing !== from && isBelow(missing, path)) return false
     return !this.#events.changingBelow(path)
+  }
+
+  /**
+   * Files whose new name is held back: they are not gone, and told together with it. But not those that were in a folder in whose place
+   * something is held back until all that was in it is told.
+   */
+  #foundElsewhere(): ReadonlySet<EntryPath> {
+    const found = new Set<EntryPath>()
+    for (const from of this.#heldBack.values())
+      if (from !== null && !ancestorsOf(from).some(folder => this.#heldBack.has(folder))) found.add(from)
+    return found
   }
 
   #letGoLater(): void {
     const { clock, timers } = this.#context
     timers.soon('held back', clock.nowMs() + this.#heldMs, () => {
-      for (const path of this.#heldBack.keys()) {
-        if (!this.#settledBelow(path) || [path, ...ancestorsOf(path)].some(at => this.#events.unsettled(at))) continue
+      for (const [path, from] of this.#heldBack) {
+        if (!this.#settledBelow(path, from) || [path, ...ancestorsOf(path)].some(at => this.#events.unsettled(at)))
+          continue
         this.#heldBack.delete(path)
         this.#touched.add(path)
       }
-      const missing = [...this.#heldBack.keys()].some(path => !this.#settledBelow(path))
+      const missing = this.#missing.size > 0
       this.#heldMs = Math.min(this.#heldMs * 2, missing ? MISSING_MAX_MS : BARRED_MAX_MS)
       if (this.#heldBack.size > 0) this.#letGoLater()
     })
@@ -1064,6 +1082,7 @@ export class LocalChanges {
     const { store, problems } = this.#context
     const events: HistoryEvent[] = []
     const changes = this.#tellable(found)
+    for (const { path } of changes) this.#heldBack.delete(path)
     for (const { path } of found) {
       this.#readyPaths.delete(path)
       if (this.#lookAfter.delete(path)) this.#touched.add(path)

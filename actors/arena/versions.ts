@@ -21,6 +21,8 @@ export class VersionStore {
   /** Content that a peer relies on for a while: it is not dropped. */
   promised: () => ReadonlySet<BlobHash> = () => new Set()
   #bytes = 0
+  /** What of it had to stay when it was last looked through. */
+  #spared = 0
   #number = 0
 
   constructor(context: ArenaContext) {
@@ -48,7 +50,7 @@ export class VersionStore {
   add(writer: Writer, kept: Kept): void {
     writer.putKept(kept)
     this.#bytes += kept.size
-    if (this.#bytes > this.#context.settings.versions.bytesMax * SLACK) this.#soon(0)
+    if (this.#bytes - this.#spared > this.#context.settings.versions.bytesMax * SLACK) this.#soon(0)
   }
 
   /** The version was moved out of the store. */
@@ -64,7 +66,12 @@ export class VersionStore {
   awaited(hash: BlobHash): Kept | null {
     const { store } = this.#context
     const kept = store.keptWithHash(hash)
-    return kept && store.withHash(hash, 1).length === 0 && this.#awaited().has(hash) ? kept : null
+    return kept && store.withHash(hash, 1).length === 0 && this.isAwaited(hash) ? kept : null
+  }
+
+  /** Whether a file that is on its way here is to have this content. */
+  isAwaited(hash: BlobHash): boolean {
+    return this.#awaited().has(hash)
   }
 
   /** What peers may have of a content that no path shows: what awaits a place, and what was given up here a little while ago. */
@@ -99,10 +106,11 @@ export class VersionStore {
     return hashes
   }
 
-  #isSpared({ id, hash }: Kept, awaited: ReadonlySet<BlobHash>): boolean {
+  #isSpared({ id, hash }: Kept, promised: ReadonlySet<BlobHash>, awaited: ReadonlySet<BlobHash>): boolean {
     const { store } = this.#context
-    if (hash === null || !awaited.has(hash) || store.withHash(hash, 1).length > 0) return false
-    return store.keptWithHash(hash)?.id === id
+    if (hash === null) return false
+    if (promised.has(hash)) return true
+    return awaited.has(hash) && store.withHash(hash, 1).length === 0 && store.keptWithHash(hash)?.id === id
   }
 
   #soon(waitMs: number): void {
@@ -125,15 +133,13 @@ export class VersionStore {
       const promised = this.promised()
       // What may be the last of a file that is on its way from one name to another stays until it is there.
       const awaited = this.#pendingHashes(Number.POSITIVE_INFINITY)
-      let spared = 0
+      const spared = new Set(rows.filter(kept => files.has(kept.id) && this.#isSpared(kept, promised, awaited)))
+      this.#spared = 0
+      for (const { size } of spared) this.#spared += size
       for (const kept of rows) {
-        if (files.has(kept.id) && kept.hash !== null && promised.has(kept.hash)) continue
-        if (files.has(kept.id) && this.#isSpared(kept, awaited)) {
-          spared += kept.size
-          continue
-        }
-        if (files.has(kept.id) && kept.keptMs >= oldestMs && this.#bytes - spared <= settings.versions.bytesMax)
-          continue
+        if (spared.has(kept)) continue
+        const fits = this.#bytes - this.#spared <= settings.versions.bytesMax
+        if (files.has(kept.id) && kept.keptMs >= oldestMs && fits) continue
         this.#bytes -= kept.size
         dropped.push(kept)
       }

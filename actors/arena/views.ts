@@ -51,6 +51,11 @@ const GONE_MAX = 1000
 const UNMOVED: ReadonlySet<ViewQuestion['type']> = new Set(['remove', 'look', 'list', 'read'])
 /** How long a file may wait for the folder that it is moved into to be known, and nobody being about to look at it: it was just made. */
 const FOLDER_MS = 10_000
+/** And where the arena is about to look at it: a folder of very many files takes its time. */
+const LOOKED_AT_MS = 120_000
+/** A content that is read is looked for so long after something changed; and so long after it could not be had. */
+const GOES_MS = 1_000
+const SAVED_AGAIN_MS = 5_000
 /** Contents that are open: of more it is not looked whether they are known yet. */
 const SAVED_LOOKS_MAX = 1000
 /** What keeps a file that a program waits for from coming is told to the program when it has not gone by then. */
@@ -84,6 +89,8 @@ export interface ViewEvents {
   changed(paths: readonly EntryPath[]): void
   /** Whether a step of ours at this path is under way, which must come to its end first. */
   placing(path: EntryPath): boolean
+  /** Whether something below a folder is just on its way out of the tree. */
+  leavingBelow(folder: EntryPath): boolean
   /** Has a part of a content in the cache, or reads it; returns how to give up. */
   read(
     file: { hash: BlobHash; size: number },
@@ -91,8 +98,10 @@ export interface ViewEvents {
     length: number,
     done: (answer: PlacedOutcome) => void,
   ): () => void
-  /** Has all of a content in the cache, as far as there is room; returns how to give up. */
-  save(file: { hash: BlobHash; size: number }): () => void
+  /** Has all of a content in the cache; `failed` if that cannot be now. Returns how to give up. */
+  save(file: { hash: BlobHash; size: number }, failed: () => void): () => void
+  /** Whether a file that is on its way here is to have this content. */
+  awaited(hash: BlobHash): boolean
   /** Somebody begins to read the file at a path. */
   begun(path: EntryPath, file: { hash: BlobHash; size: number }): void
   /** A file is wanted as a real one, whatever its mark; until it is not. */
@@ -292,7 +301,8 @@ export class Views {
       case 'touched':
         return this.#touched(message.paths)
       case 'opened':
-        return noteOpen(desk, message.is, 1)
+        noteOpen(desk, message.is, 1)
+        return this.#lookForWhatGoes(GOES_MS)
       case 'closed':
         return noteOpen(desk, message.is, -1)
       default:
@@ -320,7 +330,9 @@ export class Views {
       case 'look':
         return this.#unrealAt(question.path)
       case 'below':
-        return this.#below(question.folder)
+        return this.#whenPlaced(desk, id, [], () =>
+          this.#events.leavingBelow(question.folder) ? undefined : this.#below(question.folder),
+        )
       case 'read':
         return this.#read(desk, id, question)
       case 'cached':
@@ -454,7 +466,16 @@ export class Views {
       changes.push({ path: entry.path, unreal: this.#unreal(entry) })
     }
     for (const desk of this.#desks) desk.say({ type: 'changed', changes })
-    for (const desk of this.#desks) this.#saveWhatGoes(desk)
+    this.#lookForWhatGoes(GOES_MS)
+  }
+
+  /** A moment later: what is renamed is known under its new name by then. */
+  #lookForWhatGoes(waitMs: number): void {
+    const { timers, clock } = this.#context
+    if (![...this.#desks].some(({ contents }) => contents.size > 0)) return
+    timers.soon('read contents', clock.nowMs() + waitMs, () => {
+      for (const desk of this.#desks) this.#saveWhatGoes(desk)
+    })
   }
 
   /** What is read, and is known nowhere any more, peers have for a little while yet: it is fetched wholly, as a deleted file is there while it is open. */
@@ -462,11 +483,20 @@ export class Views {
     const { store } = this.#context
     if (contents.size > SAVED_LOOKS_MAX) return
     for (const [hash, content] of contents) {
-      if (content.saved !== null) continue
-      const known = store.entry(content.path)?.known.content
-      if (known?.type === 'file' && known.hash === hash) continue
-      if (store.withHash(hash, 1).length > 0 || store.unrealWithHash(hash, 1).length > 0) continue
-      content.saved = this.#events.save({ hash, size: content.size })
+      const at = store.entry(content.path)?.known.content
+      const known =
+        (at?.type === 'file' && at.hash === hash) ||
+        store.withHash(hash, 1).length > 0 ||
+        store.unrealWithHash(hash, 1).length > 0 ||
+        this.#events.awaited(hash)
+      if (known) {
+        content.saved?.()
+        content.saved = null
+      } else
+        content.saved ??= this.#events.save({ hash, size: content.size }, () => {
+          content.saved = null
+          this.#lookForWhatGoes(SAVED_AGAIN_MS)
+        })
     }
   }
 
@@ -710,7 +740,7 @@ export class Views {
     if (living(there?.known)) {
       if (!living(there?.have)) return { not: 'another file has its name there' }
       // What the disk showed there was moved away just now, and that is looked at first.
-      if (this.#events.working() && this.#local.unsettled(to)) return 'later'
+      if (this.#awaits(to, sinceMs)) return 'later'
       if (clock.nowMs() - sinceMs > FOLDER_MS) return { not: 'what had its name there is not known to be gone' }
       this.#local.lookAgain(to)
       return 'later'
@@ -747,10 +777,16 @@ export class Views {
     if (this.#local.rules.ignores(folder, true)) throw new Refusal('EXDEV', `the folder '${folder}' is ignored`)
     timers.set('view folders', clock.nowMs() + FOLDER_MS, () => {})
     // While the arena is at it this takes as long as it takes: it may be one of very many files.
-    if (this.#events.working() && this.#local.unsettled(folder)) return false
+    if (this.#awaits(folder, sinceMs)) return false
     if (clock.nowMs() - sinceMs > FOLDER_MS) throw new Refusal('EXDEV', `the folder '${folder}' is not known`)
     this.#local.lookAgain(folder)
     return false
+  }
+
+  /** Whether the arena is about to look at a path, for which somebody has waited since then. */
+  #awaits(path: EntryPath, sinceMs: number): boolean {
+    const { clock } = this.#context
+    return this.#events.working() && clock.nowMs() - sinceMs <= LOOKED_AT_MS && this.#local.unsettled(path)
   }
 
   #retouch({ path, hash, mtimeNs, exec }: Extract<ViewQuestion, { type: 'retouch' }>): null {

@@ -845,6 +845,40 @@ test('a file that takes the place of a folder is renamed as one: it is never now
   assertAgree(t, world)
 })
 
+test('a folder is replaced by a file that was in it, two by files of each other, and a hundred at once', t => {
+  const { world, a, b } = makePair()
+  const many = Array.from({ length: 100 }, (_, index) => `many-${index}`)
+  for (const folder of ['one', 'x', 'y', 'deep', 'deep/er', ...many]) a.mkdir(folder)
+  for (const path of ['one/f', 'x/f', 'y/g', 'deep/er/f', ...many.map(name => `${name}/${name}`)]) a.write(path, path)
+  settle(world)
+  const flatten = (file: string, folders: string[]) => {
+    a.disk.rename(file, 'moved')
+    for (const folder of folders) a.disk.remove(folder)
+    a.disk.rename('moved', folders.at(-1) as string)
+    a.touch(file, ...folders)
+  }
+  flatten('one/f', ['one'])
+  flatten('deep/er/f', ['deep/er', 'deep'])
+  for (const name of many) flatten(`${name}/${name}`, [name])
+  for (const [from, to] of [
+    ['x/f', 'first'],
+    ['y/g', 'second'],
+  ] as const)
+    a.disk.rename(from, to)
+  for (const folder of ['x', 'y']) a.disk.remove(folder)
+  for (const [from, to] of [
+    ['first', 'y'],
+    ['second', 'x'],
+  ] as const)
+    a.disk.rename(from, to)
+  a.touch('x/f', 'y/g', 'x', 'y')
+  settle(world)
+  const expected: Record<string, string> = { one: 'one/f', deep: 'deep/er/f', x: 'y/g', y: 'x/f' }
+  for (const name of many) expected[name] = `${name}/${name}`
+  t.deepEqual(b.tree(), expected)
+  assertAgree(t, world)
+})
+
 test('a root that another folder takes the place of while its files are being missed: nothing of it is deleted', t => {
   const { world, a, b } = makePair()
   for (const name of ['e', 'f', 'g']) a.write(name, `of a: ${name}`)
