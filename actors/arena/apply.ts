@@ -708,10 +708,14 @@ export class Applier {
     this.#lookForLost()
   }
 
-  /** Made here, and lost here: what was given up, or renamed through a view, is with others, whoever of them can be asked now. */
+  /**
+   * Made here, and lost here: what was given up, or renamed through a view, is with others, whoever of them can be asked now. But what this
+   * disk's own user has put in its place is later anyhow: a store that was put back has forgotten of both.
+   */
   #isOurs(entry: Entry | undefined): entry is Entry {
     const { settings, marks, store } = this.#context
     if (entry?.known.content.type !== 'file' || !entry.pending || entry.known.author !== settings.author) return false
+    if (entry.have?.content.type === 'file' && entry.have.author === settings.author) return true
     return entry.lost === true || (marks.allReal && store.state().givenUp === 0)
   }
 

@@ -310,6 +310,34 @@ test('lost content is not given up while a peer is away that may have it', t => 
   t.regex(b.state.missing.join(), /no peer is connected that has it/)
 })
 
+test('what a store that was put back has forgotten, and its user has overwritten before anybody had it, is replaced by what he has', t => {
+  for (const [before, after] of [
+    ['a first', 'z second'],
+    ['z first', 'a second'],
+  ] as const) {
+    const { world, a, b } = makePair()
+    b.configure({ mark: 'unreal' })
+    a.write('given', 'up')
+    settle(world)
+    // Content was given up in this arena, so that what nobody has is not simply taken for lost.
+    a.store.transact(writer => writer.setState({ givenUp: 1 }))
+    const old = a.tables.snapshot()
+    a.write('file', before)
+    settle(world)
+    t.is(b.entry('file')?.known.content.type, 'file')
+    a.stop()
+    a.tables = old
+    a.disk.writeFile('file', Buffer.from(after))
+    a.start()
+    connect(a, b)
+    settle(world)
+    pass(world, 120_000)
+    settle(world)
+    t.deepEqual(a.state.missing, [], before)
+    t.is(a.read('file'), after)
+  }
+})
+
 test('a big content that could not be made durable is not fetched again', t => {
   const { world, a, b } = makePair()
   settle(world)
