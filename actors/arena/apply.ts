@@ -832,7 +832,18 @@ export class Applier {
   /** Whether files live in a folder that this disk need not show. */
   #holdsUnreal(folder: EntryPath): boolean {
     const { marks, store } = this.#context
-    return !marks.allReal && marks.mayBeUnreal(folder) && store.hasLivingBelow(folder)
+    if (marks.allReal || !marks.mayBeUnreal(folder) || !store.hasLivingBelow(folder)) return false
+    for (let after: EntryPath | null = null; ; ) {
+      const page: Entry[] = store.page(after, 1000, folder)
+      if (page.some(entry => this.#needsFolder(entry))) return true
+      if (page.length < 1000) return false
+      after = (page.at(-1) as Entry).path
+    }
+  }
+
+  /** A file that this disk does not show, in a folder that it is to show. What is ignored here is as if it were not. */
+  #needsFolder(entry: Entry): boolean {
+    return isUnshown(entry) && !this.#local.rules.ignoresEntry(entry)
   }
 
   /** A folder that its user has removed, in which files live that this disk does not show. */
@@ -852,7 +863,7 @@ export class Applier {
       const page: Entry[] = this.#context.store.page(after, 1000, folder)
       // What is just being given up may have gone with its folder: then that is told first.
       for (const entry of page)
-        if (isUnshown(entry) && !this.givingUp(entry.path)) folders.add(parentOf(entry.path) ?? folder)
+        if (this.#needsFolder(entry) && !this.givingUp(entry.path)) folders.add(parentOf(entry.path) ?? folder)
       if (page.length < 1000) break
       after = (page.at(-1) as Entry).path
     }

@@ -225,6 +225,24 @@ test('a folder that is deleted elsewhere stays as long as an unreal file lives i
   assertQuiet(t, world)
 })
 
+test('a folder that is deleted does not stay for what is ignored here and lives elsewhere', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  settle(world)
+  b.configure({ mark: 'unreal', ignore: ['*.ignored'] })
+  settle(world)
+  disconnectAll(world)
+  a.write('folder/one.ignored', '1')
+  settle(world)
+  connectAll(world)
+  settle(world)
+  b.remove('folder')
+  settle(world)
+  t.deepEqual(b.tree(), {})
+  t.deepEqual(a.tree(), { folder: '/', 'folder/one.ignored': '1' })
+  t.deepEqual([a.state.missing, b.state.missing], [[], []])
+})
+
 test('a file that a user makes where an unreal one is known replaces nothing unseen: both are kept', t => {
   const { world, a, b } = makePair()
   b.configure({ mark: 'unreal' })
