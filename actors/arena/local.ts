@@ -481,10 +481,13 @@ export class LocalChanges {
   }
 
   #missingBelow(entry: Entry): void {
+    if (wasFolder(entry)) this.#missingUnder(entry.path)
+  }
+
+  #missingUnder(folder: EntryPath | null): void {
     const { store } = this.#context
-    if (!wasFolder(entry)) return
     for (let after: EntryPath | null = null; ; ) {
-      const page = store.page(after, 1000, entry.path)
+      const page = store.page(after, 1000, folder)
       for (const child of page) {
         if (onDisk(child) && !this.#ignoresShown(child)) this.#noteMissing(child)
       }
@@ -857,6 +860,7 @@ export class LocalChanges {
 
   #commitMissing(atOnce = false): void {
     const { clock, store, settings, timers } = this.#context
+    this.#missAll()
     const nowMs = clock.nowMs()
     const gone: EntryPath[] = []
     let waiting = false
@@ -907,6 +911,32 @@ export class LocalChanges {
     }
   }
 
+  /** Where nothing is left in the root, what nobody has told of yet is missing, too: the guard is to judge the whole. */
+  #missAll(): void {
+    const { store } = this.#context
+    if (this.#missing.size === 0 || this.#deletionsAllowed || this.#finding || !this.#isEmptied()) return
+    let shown = store.state().totals.realBytes
+    for (const path of this.#missing.keys()) {
+      const content = store.entry(path)?.have?.content
+      if (content?.type === 'file') shown -= content.size
+    }
+    if (shown > 0) this.#missingUnder(null)
+  }
+
+  /** Whether nothing is left in the root. That is seldom so, and mostly seen without listing it. */
+  #isEmptied(): boolean {
+    const { store, disk } = this.#context
+    const some = store.page(null, HOLLOW_LOOKS, null)
+    if (some.some(entry => onDisk(entry) && !this.#missing.has(entry.path) && this.#stat(entry.path) !== null))
+      return false
+    try {
+      return disk.list(undefined).names.length === 0
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      return false
+    }
+  }
+
   /** Until this is called off, what is missing was not deleted: this store has forgotten what was given up in its root. */
   set forgiving(forgiving: boolean) {
     this.#forgiving = forgiving
@@ -933,7 +963,7 @@ export class LocalChanges {
   }
 
   #guardReason(gone: readonly EntryPath[], part: number): string | null {
-    const { store, clock, disk } = this.#context
+    const { store, clock } = this.#context
     const nowMs = clock.nowMs()
     if (this.#deletionsAllowed || part >= 1) return null
     this.#deletions = this.#deletions.filter(past => nowMs - past.atMs < GUARD_WINDOW_MS)
@@ -944,7 +974,7 @@ export class LocalChanges {
       .map(path => store.entry(path))
       .filter(entry => living(entry?.have) && living(entry?.known)).length
     const deleted = recent + count
-    const emptied = deleted >= EMPTIED_MIN && disk.list(undefined).names.length === 0
+    const emptied = deleted >= EMPTIED_MIN && this.#isEmptied()
     if (emptied || (deleted >= GUARD_MIN && deleted > before * part)) {
       const much = emptied ? 'it is empty' : `more than ${Math.round(part * 100)}%`
       return `${deleted} of ${before} entries are gone from the folder, ${much}: if that is meant, run 'realize arena resume ${this.#context.settings.name}'; if not, put them back first`

@@ -955,6 +955,24 @@ test('an arena that is emptied altogether asks, though it was small', t => {
   t.deepEqual(b.tree(), {})
 })
 
+test('an arena that is emptied asks before the first of its deletions is told, whatever the watcher has told of by then', t => {
+  const { world, a, b } = makePair()
+  a.mkdir('folder')
+  for (let i = 0; i < 6; i++) a.write(`folder/f${i}`, `text ${i}`)
+  settle(world)
+  a.remove('folder/f3')
+  for (const i of [0, 1, 2, 4, 5]) a.disk.remove(`folder/f${i}`)
+  a.disk.remove('folder')
+  settle(world)
+  t.is(a.state.state, 'guarded')
+  t.regex(a.state.reason ?? '', /7 of 7.*empty/)
+  t.is(Object.values(b.tree()).filter(text => text.startsWith('text')).length, 6)
+  a.run('accept_guard')
+  settle(world)
+  assertAgree(t, world)
+  t.deepEqual(b.tree(), {})
+})
+
 test('what cannot be looked at is not gone, and its edit comes as soon as it can be looked at', t => {
   const { world, a, b } = makePair()
   a.mkdir('folder')

@@ -4,9 +4,10 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { type ControlClient, connectControl } from '../../cli/client.ts'
 import type { ControlMethodName, ControlParams, ControlResult, StatusResult } from '../../protocol/control.ts'
@@ -188,6 +189,17 @@ export class Peer {
 
   signal(name: NodeJS.Signals): void {
     process.kill(this.pid, name)
+  }
+
+  /** Stops it where it is, until SIGCONT. A signal alone takes effect in each thread only when that gets a processor. */
+  async freeze(): Promise<void> {
+    this.signal('SIGSTOP')
+    const tasks = `/proc/${this.pid}/task`
+    const state = (task: string) => /\) (\S)/.exec(readFileSync(join(tasks, task, 'stat'), 'utf8'))?.[1]
+    const stopped = async () => {
+      while (!readdirSync(tasks).every(task => state(task) === 'T')) await sleep(1)
+    }
+    await within(10_000, `${this.name} stops where it is`, stopped())
   }
 
   get isRunning(): boolean {

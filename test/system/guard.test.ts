@@ -30,8 +30,8 @@ async function stocked(household: Household): Promise<[Peer, Peer, Tree]> {
 }
 
 /** Deletes everything in a root but our own folder, at one moment for its peer: a few deletions alone are nothing to ask about. */
-function empty(peer: Peer, root: string): void {
-  if (peer.isRunning) peer.signal('SIGSTOP')
+async function empty(peer: Peer, root: string): Promise<void> {
+  if (peer.isRunning) await peer.freeze()
   for (const name of readdirSync(root)) if (name !== '.realize') rmSync(join(root, name), { recursive: true })
   if (peer.isRunning) peer.signal('SIGCONT')
 }
@@ -41,7 +41,7 @@ const stopped = (state: string) => state === 'guarded' || state === 'failed'
 test.serial('a root that was emptied stops the arena and asks; arena resume goes on with the deletion', async t => {
   const household = new Household(t)
   const [alice, bob, before] = await stocked(household)
-  empty(bob, household.root(bob))
+  await empty(bob, household.root(bob))
   await bob.realize('arena', 'rescan', 'docs')
   const status = await bob.untilArena('asks', 'docs', one => one.state === 'guarded')
   t.regex(status.reason!, /resume/)
@@ -72,14 +72,14 @@ test.serial('a small folder that is emptied is asked about, too; the last few fi
   const root = household.root(bob)
   makeTree(root, Object.fromEntries(Array.from({ length: 8 }, (_, i) => [`${i}`, `text ${i}`])))
   await household.settled()
-  empty(bob, root)
+  await empty(bob, root)
   const status = await bob.untilArena('asks', 'docs', one => one.state === 'guarded')
   t.regex(status.reason!, /empty.*realize arena resume docs/)
   t.is(treeOf(household.root(alice)).size, 8)
   makeTree(root, { 0: 'text 0', 1: 'text 1', 2: 'text 2' })
   t.is((await bob.realize('arena', 'resume', 'docs')).code, 0)
   t.is((await household.same(t)).size, 3)
-  empty(bob, root)
+  await empty(bob, root)
   t.is((await household.same(t)).size, 0)
 })
 
