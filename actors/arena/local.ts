@@ -18,13 +18,15 @@ import type { HashResult, HashTask } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
 import { hashLeaves, rootOf } from '../hasher/merkle.ts'
 import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
+import { DeletionGuard } from './deletion-guard.ts'
 import { DiskError, type DiskStat, isAbsence } from './disk.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
-import { compareTree, isBelow, lastBelow } from './order.ts'
+import { compareTree, lastBelow } from './order.ts'
 import { ownVersion } from './own-version.ts'
 import { isUnshown } from './plan.ts'
 import { isLostWrite, leftBehind } from './power-loss.ts'
-import { type Entry, NO_STAMP, type Stamp, type Writer } from './store.ts'
+import { type Entry, NO_STAMP, type Writer } from './store.ts'
+import { type Change, HeldBack, hasBelow, type Surroundings, tellable, wasFolder } from './telling.ts'
 import { type Content, living, mtimeOf, sameContent, type Version } from './version.ts'
 import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
@@ -65,12 +67,6 @@ const HOLLOW_LOOKS = 8
 const SIBLING_LOOKS = 256
 /** Files waiting for their hash, above which a walk pauses. */
 const LOOKS_MAX = 20_000
-/** Deletions below this number never stop an arena. */
-export const GUARD_MIN = 20
-/** So many make an arena stop if nothing at all is left. */
-export const EMPTIED_MIN = 5
-/** Deletions within this time count as one. */
-const GUARD_WINDOW_MS = 10_000
 
 interface Look {
   readonly path: EntryPath
@@ -91,18 +87,6 @@ interface FormerName {
   readonly hash: BlobHash
   /** Nor has anything else been done to it: its ctime is the same as well. */
   readonly untouched: boolean
-}
-
-/** A change that is ready to be committed. */
-interface Change {
-  readonly path: EntryPath
-  readonly content: Content
-  readonly stamp: Stamp | null
-  readonly leaves: Uint8Array | null
-  /** The path that this content came from, by the same inode. */
-  readonly from?: EntryPath
-  /** A deletion that is the other half of a rename. */
-  readonly to?: EntryPath
 }
 
 export interface LocalEvents {
@@ -140,6 +124,7 @@ export class LocalChanges {
   readonly rules: IgnoreRules
   readonly #context: ArenaContext
   readonly #events: LocalEvents
+  readonly #surroundings: Surroundings
   /** Paths that the watcher named, not yet looked at. */
   readonly #touched = new Set<EntryPath>()
   readonly #looks = new Map<EntryPath, Look>()
@@ -159,15 +144,23 @@ export class LocalChanges {
   #firstScan: boolean
   #hashId = 0
   #looked = 0
-  #deletions: { atMs: number; count: number }[] = []
-  /** A person said that the deletions are meant. */
-  #deletionsAllowed = false
+  readonly #guard = new DeletionGuard()
 
   constructor(context: ArenaContext, events: LocalEvents) {
     this.#context = context
     this.#events = events
     this.#firstScan = !context.store.state().scanned
     this.rules = new IgnoreRules(context.settings.ignore)
+    this.#surroundings = {
+      entry: path => context.store.entry(path),
+      typeNow: path => {
+        const stat = this.#stat(path)
+        return stat ? stat.type : stat
+      },
+      seen: path => events.seen(path),
+      unsettled: path => events.unsettled(path),
+      settledBelow: (path, from) => this.#settledBelow(path, from),
+    }
   }
 
   /** From the watcher: paths below the root that may have changed; null: anything may have. */
@@ -204,8 +197,7 @@ export class LocalChanges {
 
   /** The next deletions are meant, however many. */
   allowDeletions(): void {
-    this.#deletionsAllowed = true
-    this.#deletions = []
+    this.#guard.allow()
   }
 
   /** Another folder is the root from now on: what is found in it has no history. */
@@ -584,7 +576,7 @@ export class LocalChanges {
     if (this.#faults.size === 0) this.#barredMs = BARRED_FIRST_MS
     this.#suspectsScanned = true
     this.#trustAgain()
-    if (this.#missing.size === 0) this.#deletionsAllowed = false
+    if (this.#missing.size === 0) this.#guard.endAllowing()
     if (this.#firstScan) {
       this.#firstScan = false
       this.#context.store.transact(writer => writer.setState({ scanned: true }))
@@ -639,7 +631,7 @@ export class LocalChanges {
     if (entry && stat.type !== 'dir' && wasFolder(entry)) {
       this.#missingBelow(entry)
       const from = stat.type === 'file' ? this.#movedFrom(stat)?.path : undefined
-      if (!this.#settledBelow(path, from)) return this.#holdBack(path, from)
+      if (!this.#settledBelow(path, from)) return this.#holdBack({ path, from })
     }
     switch (stat.type) {
       case 'other':
@@ -868,7 +860,7 @@ export class LocalChanges {
     const going = nowMs - this.#missingMs < MISSING_MS
     const longMs = this.#finding ? MISSING_FINDING_MAX_MS : going ? MISSING_MAX_MS : MISSING_MS
     const waitMs = atOnce ? 0 : longMs
-    const elsewhere = this.#foundElsewhere()
+    const elsewhere = this.#heldBack.formerNames()
     let renamed = false
     for (const [path, sinceMs] of this.#missing) {
       if (nowMs - sinceMs < waitMs) {
@@ -900,21 +892,31 @@ export class LocalChanges {
       return
     }
     if (this.#forgiving) return this.#forgive(gone)
-    const reason = this.#guardReason(gone, settings.guardDeletes)
-    if (reason !== null) return this.#events.guard(reason)
-    if (allowedEnds) this.#deletionsAllowed = false
+    const fault = this.#guard.fault({
+      nowMs,
+      count: this.#ownDeletions(gone),
+      known: store.state().totals.entries,
+      part: settings.guardDeletes,
+      emptied: () => this.#isEmptied(),
+    })
+    if (fault !== null) {
+      const meant = `if that is meant, run 'realize arena resume ${settings.name}'`
+      return this.#events.guard(`${fault}: ${meant}; if not, put them back first`)
+    }
+    if (allowedEnds) this.#guard.endAllowing()
     // Children before their folders, so that every peer can follow.
     gone.sort((a, b) => compareTree(b, a))
     const rest = { content: { type: 'gone', deleted: null }, stamp: null, leaves: null } as const
     while (gone.length > 0) {
-      this.#commit(gone.splice(0, COMMIT_MAX).map(path => ({ path, ...rest })))
+      const held = this.#commit(gone.splice(0, COMMIT_MAX).map(path => ({ path, ...rest })))
+      this.#guard.takeBack(this.#ownDeletions(held.map(({ path }) => path)))
     }
   }
 
   /** Where nothing is left in the root, what nobody has told of yet is missing, too: the guard is to judge the whole. */
   #missAll(): void {
     const { store } = this.#context
-    if (this.#missing.size === 0 || this.#deletionsAllowed || this.#finding || !this.#isEmptied()) return
+    if (this.#missing.size === 0 || this.#guard.allowed || this.#finding || !this.#isEmptied()) return
     let shown = store.state().totals.realBytes
     for (const path of this.#missing.keys()) {
       const content = store.entry(path)?.have?.content
@@ -962,157 +964,48 @@ export class LocalChanges {
     this.#events.pending()
   }
 
-  #guardReason(gone: readonly EntryPath[], part: number): string | null {
-    const { store, clock } = this.#context
-    const nowMs = clock.nowMs()
-    if (this.#deletionsAllowed || part >= 1) return null
-    this.#deletions = this.#deletions.filter(past => nowMs - past.atMs < GUARD_WINDOW_MS)
-    const recent = this.#deletions.reduce((sum, past) => sum + past.count, 0)
-    const before = store.state().totals.entries + recent
-    // What others have deleted already, this peer only follows.
-    const count = gone
-      .map(path => store.entry(path))
-      .filter(entry => living(entry?.have) && living(entry?.known)).length
-    const deleted = recent + count
-    const emptied = deleted >= EMPTIED_MIN && this.#isEmptied()
-    if (emptied || (deleted >= GUARD_MIN && deleted > before * part)) {
-      const much = emptied ? 'it is empty' : `more than ${Math.round(part * 100)}%`
-      return `${deleted} of ${before} entries are gone from the folder, ${much}: if that is meant, run 'realize arena resume ${this.#context.settings.name}'; if not, put them back first`
-    }
-    this.#deletions.push({ atMs: nowMs, count })
-    return null
-  }
-
-  /**
-   * What was found a while ago may have gone or moved away with a folder above it since; of a listing nobody would tell that again. A
-   * file in a folder that is no more would make others bring the folder back.
-   */
-  #stillThere({ path, content }: Change): boolean {
-    if (content.type === 'gone') return true
-    if (this.#stat(path)?.type === content.type) return true
-    this.#touched.add(path)
-    return false
-  }
-
-  /** What of these can become part of the store now; the rest is looked at again. */
-  #tellable(found: readonly Change[]): readonly Change[] {
-    const there = found.filter(change => this.#stillThere(change) && !this.#holdsBack(change))
-    const settled = this.#withFolders(there).filter(({ path, from }) => {
-      if (!this.#events.unsettled(path)) return true
-      this.#holdBack(path, from)
-      return false
-    })
-    const named = new Set(settled.flatMap(({ path, content }) => (content.type === 'file' ? [path] : [])))
-    return settled.filter(change => {
-      // By itself the end of the old name would be a deletion, of which the guard and the history know nothing.
-      if (change.to === undefined || named.has(change.to) || this.#tookName(change.path, change.to)) return true
-      this.#touched.add(change.path)
-      return false
-    })
-  }
-
-  /** Whether a path is known to show what this one did. */
-  #tookName(path: EntryPath, to: EntryPath): boolean {
+  /** Of these those that are deletions of this disk's user: what others have deleted already, this peer only follows. */
+  #ownDeletions(paths: readonly EntryPath[]): number {
     const { store } = this.#context
-    const [was, is] = [store.entry(path)?.have?.content, store.entry(to)?.have?.content]
-    return was?.type === 'file' && is?.type === 'file' && was.hash === is.hash
-  }
-
-  /**
-   * Where a folder has become a file, what was in the folder is gone, or has other names, and that is told first: by itself the file would be
-   * in the place of a folder in which files live, and make room for it (R4).
-   */
-  #holdsBack({ path, content, from }: Change): boolean {
-    if (content.type === 'dir' || content.type === 'gone' || !wasFolder(this.#context.store.entry(path))) return false
-    if (this.#settledBelow(path, from)) return false
-    this.#holdBack(path, from)
-    return true
+    const own = paths.map(path => store.entry(path)).filter(entry => living(entry?.have) && living(entry?.known))
+    return own.length
   }
 
   /** It is looked at again as soon as what keeps it from being told is over. Until then its former name, if it had one, is not missed. */
-  #holdBack(path: EntryPath, from?: EntryPath): void {
-    this.#heldBack.set(path, from ?? null)
+  #holdBack({ path, from }: { path: EntryPath; from?: EntryPath | undefined }): void {
+    this.#heldBack.add(path, from)
     this.#heldMs = MISSING_MS
     this.#letGoLater()
   }
-  readonly #heldBack = new Map<EntryPath, EntryPath | null>()
+  readonly #heldBack = new HeldBack()
   #heldMs = MISSING_MS
 
-  /** Whether nothing that was below a path is still to be told as gone, but the file that is to be found at the path itself, `from`. */
-  #settledBelow(path: EntryPath, from?: EntryPath | null): boolean {
-    for (const missing of this.#missing.keys()) if (missing !== from && isBelow(missing, path)) return false
-    return !this.#events.changingBelow(path)
-  }
-
-  /**
-   * Files whose new name is held back: they are not gone, and told together with it. But not those that were in a folder in whose place
-   * something is held back until all that was in it is told.
-   */
-  #foundElsewhere(): ReadonlySet<EntryPath> {
-    const found = new Set<EntryPath>()
-    for (const from of this.#heldBack.values())
-      if (from !== null && !ancestorsOf(from).some(folder => this.#heldBack.has(folder))) found.add(from)
-    return found
+  #settledBelow(path: EntryPath, from?: EntryPath): boolean {
+    return !hasBelow(this.#missing.keys(), path, from) && !this.#events.changingBelow(path)
   }
 
   #letGoLater(): void {
     const { clock, timers } = this.#context
     timers.soon('held back', clock.nowMs() + this.#heldMs, () => {
-      for (const [path, from] of this.#heldBack) {
-        if (!this.#settledBelow(path, from) || [path, ...ancestorsOf(path)].some(at => this.#events.unsettled(at)))
-          continue
-        this.#heldBack.delete(path)
-        this.#touched.add(path)
-      }
+      const ready = this.#heldBack.takeReady(
+        (path, from) =>
+          this.#settledBelow(path, from) && ![path, ...ancestorsOf(path)].some(at => this.#events.unsettled(at)),
+      )
+      for (const path of ready) this.#touched.add(path)
       const missing = this.#missing.size > 0
       this.#heldMs = Math.min(this.#heldMs * 2, missing ? MISSING_MAX_MS : BARRED_MAX_MS)
       if (this.#heldBack.size > 0) this.#letGoLater()
     })
   }
 
-  /**
-   * Where a file has become a folder, and what is in the folder is heard of first, both are told together: a user has replaced the file.
-   * By itself what is below would only displace it (R4); so it is left out where that cannot be told yet, or is no more.
-   */
-  #withFolders(changes: readonly Change[]): readonly Change[] {
-    const folders: Change[] = []
-    const holding = new Map(changes.map(({ path, content }) => [path, this.#mayHold(path, content)]))
-    const told = changes.filter(({ path, content, from }) => {
-      if (content.type === 'gone') return true
-      for (const folder of ancestorsOf(path)) {
-        let holds = holding.get(folder)
-        if (holds === undefined) {
-          holds = !this.#showsLeaf(folder) || (this.#stat(folder)?.type === 'dir' && !this.#events.unsettled(folder))
-          holding.set(folder, holds)
-          if (holds && this.#showsLeaf(folder))
-            folders.push({ path: folder, content: { type: 'dir' }, stamp: null, leaves: null })
-        }
-        if (holds) continue
-        this.#holdBack(path, from)
-        return false
-      }
-      return true
-    })
-    return folders.length > 0 ? [...folders, ...told] : told
-  }
-
-  /** Whether something can be in what this change says of a path. */
-  #mayHold(path: EntryPath, content: Content): boolean {
-    if (content.type === 'gone') return true
-    return content.type === 'dir' && !(this.#showsLeaf(path) && this.#events.unsettled(path))
-  }
-
-  /** Whether a file or link is what this disk shows at a path, as far as that is known. */
-  #showsLeaf(path: EntryPath): boolean {
-    const shown = this.#events.seen(path) ?? this.#context.store.entry(path)?.have
-    return living(shown) && shown.content.type !== 'dir'
-  }
-
-  #commit(found: readonly Change[]): void {
+  /** Makes what can be told part of the store. Returns what waits. */
+  #commit(found: readonly Change[]): readonly Change[] {
     const { store, problems } = this.#context
     const events: HistoryEvent[] = []
-    const changes = this.#tellable(found)
+    const { told: changes, held, again } = tellable(found, this.#surroundings)
     for (const { path } of changes) this.#heldBack.delete(path)
+    for (const change of held) this.#holdBack(change)
+    for (const path of again) this.#touched.add(path)
     for (const { path } of found) {
       this.#readyPaths.delete(path)
       if (this.#lookAfter.delete(path)) this.#touched.add(path)
@@ -1141,6 +1034,7 @@ export class LocalChanges {
     this.#trustAgain()
     if (announced) this.#events.announced()
     if (pending) this.#events.pending()
+    return held
   }
 
   /** Makes one change part of the store; see docs/reconciliation.md for each case. */
@@ -1235,10 +1129,6 @@ export class LocalChanges {
 /** The nearest mtime that peers take: some disks know more years. */
 function sayableMtime(mtimeNs: bigint): bigint {
   return mtimeNs < MTIME_NS_MIN ? MTIME_NS_MIN : mtimeNs > MTIME_NS_MAX ? MTIME_NS_MAX : mtimeNs
-}
-
-function wasFolder(entry: Entry | undefined): boolean {
-  return entry?.have?.content.type === 'dir' || entry?.dormant === true
 }
 
 function onDisk(entry: Entry): boolean {

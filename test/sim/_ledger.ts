@@ -18,6 +18,9 @@ export class Ledger {
   /** What a user put over the very same since it was written, or moved there: of one name gone, and of the other nothing to say. */
   readonly overSame = new Set<string>()
 
+  /** Content of files that got another name through a mount while they were not here, by hash: their holder's user did not see that. */
+  readonly renamedUnseen = new Map<string, string>()
+
   wrote(key: string | null, by: Written): void {
     if (key === null) return
     this.written.set(key, by)

@@ -184,12 +184,17 @@ function unrealOf({ store, marks }: Peer): Entry[] {
   return entries.filter(entry => isUnshown(entry) && !entry.pending && !marks.wantsReal(entry.path))
 }
 
-/** I7: each living file is an ordinary one somewhere. After a power loss, or with a store that was put back, it may be lost for good. */
+/**
+ * I7: each living file is an ordinary one somewhere. After a power loss, or with a store that was put back, it may be lost for good; and a
+ * name that was given through a mount to what its holder's user knowingly replaced meanwhile is one without content (docs/guarantees.md).
+ */
 function checkShown(world: World): void {
   if (!world.marking || world.script.steps.some(step => EXCUSES.has(step.do))) return
   for (const { path, known } of unrealOf(world.peers[0] as Peer)) {
     const { content } = known
     if (content.type !== 'file') continue
+    const renamed = world.ledger.renamedUnseen.get(content.hash)
+    if (renamed !== undefined && !world.ledger.required.has(renamed)) continue
     if (
       !world.peers.some(
         ({ disk }) => disk.stat(path)?.type === 'file' && hashSmall(disk.readFile(path)) === content.hash,

@@ -172,6 +172,7 @@ export class ViewUser {
       replaced = there?.type === 'file' ? this.#at.keyOf(there.hash) : null
     }
     const renamed = () => {
+      ledger.renamedUnseen.set(hash, key)
       if (replaced !== key) ledger.ended(replaced)
     }
     const asItself = (code: string) => {
@@ -203,7 +204,12 @@ export class ViewUser {
           user.makeFolders(to)
           user.rename(folder, to)
           tell({ type: 'touched', paths: [folder, to] })
-          if (below === 'movable') this.#ask({ type: 'rename_below', folder, to }, () => {})
+          if (below !== 'movable') return
+          for (const { path, content } of this.#unreal()) {
+            const key = path.startsWith(`${folder}/`) ? this.#at.keyOf(content.hash) : null
+            if (key !== null) this.#at.ledger.renamedUnseen.set(content.hash, key)
+          }
+          this.#ask({ type: 'rename_below', folder, to }, () => {})
         } finally {
           moved()
         }
