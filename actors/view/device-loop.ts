@@ -7,7 +7,7 @@
 import { fstatSync } from 'node:fs'
 import { constants } from 'node:os'
 import { parentPort } from 'node:worker_threads'
-import type { DescriptorTable } from '../descriptors.ts'
+import { type DeviceLoopMessage, type DeviceLoopStart, FLAGS } from './device-messages.ts'
 import {
   isForeignAttribute,
   OPCODES,
@@ -23,21 +23,10 @@ import { opcodeOf } from './fuse-request.ts'
 import { closeKept, keepIn, kept } from './kept.ts'
 import { createWaiter, readContent, readDevice, readSoon, waitDevice, writeContent, writeDevice } from './view-calls.ts'
 
-/** What the thread is told, once there is a device. */
-export interface DeviceLoopStart {
-  device: number
-  waker: number
-  /** [0] is 1 once the loop shall end. */
-  stopped: Int32Array
-  /** Where what is opened here is noted, if anywhere. */
-  descriptors: DescriptorTable | null
-}
-
-/** What it says: that it is ready to be told, a request, or `null` when the mount is gone. */
-export type DeviceLoopMessage = 'ready' | Uint8Array | null
-
 /** A thread that is terminated notices after this long, as waiting does not end by itself. */
 const WAIT_MS = 1000
+/** So long the device is left to the view's thread while that reads it. */
+const LEFT_MS = 2
 /** Handles below are descriptors. */
 const DESCRIPTOR_END = 2 ** 31
 const SET_ID_BITS = 0o6000
@@ -72,14 +61,15 @@ port.once('message', (start: DeviceLoopStart) => {
   device = start.device
   if (start.descriptors !== null) keepIn(start.descriptors)
   const waiter = kept(createWaiter(device, start.waker))
-  loop(waiter, start.stopped)
+  loop(waiter, start.flags)
   closeKept(waiter)
 })
 port.postMessage('ready' satisfies DeviceLoopMessage)
 
-function loop(waiter: number, stopped: Int32Array): void {
-  while (Atomics.load(stopped, 0) === 0) {
+function loop(waiter: number, flags: Int32Array): void {
+  while (Atomics.load(flags, FLAGS.stopped) === 0) {
     waitDevice(waiter, WAIT_MS)
+    if (Atomics.load(flags, FLAGS.near) === 1) Atomics.wait(flags, FLAGS.near, 1, LEFT_MS)
     // Others may have been quicker; ENOENT: the request was interrupted before it was read.
     for (;;) {
       const length = readDevice(device, request)
@@ -91,7 +81,7 @@ function loop(waiter: number, stopped: Int32Array): void {
         return
       }
       if (!serve(length)) port?.postMessage(request.slice(0, length) satisfies DeviceLoopMessage)
-      if (Atomics.load(stopped, 0) !== 0) return
+      if (Atomics.load(flags, FLAGS.stopped) !== 0) return
     }
   }
 }

@@ -120,6 +120,14 @@ export function opcodeOf(view: DataView): number {
   return view.getUint32(4, true)
 }
 
+/** Of a request to read or write content: how much; null: it is another. */
+export function contentBytesOf(view: DataView): number | null {
+  const opcode = opcodeOf(view)
+  if (opcode !== OPCODES.READ && opcode !== OPCODES.WRITE) return null
+  const { size } = STRUCTS[opcode === OPCODES.READ ? 'read_in' : 'write_in'].offsets
+  return view.getUint32(IN_HEADER_BYTES + size, true)
+}
+
 /** A whole request as read from the device. Content (of WRITE, SETXATTR) is a part of `bytes`, not a copy. */
 export function readRequest(bytes: Uint8Array): Request {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -11,11 +11,12 @@ import { closeSync, write } from 'node:fs'
 import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
-import type { DeviceLoopMessage, DeviceLoopStart } from './device-loop.ts'
+import { type DeviceLoopMessage, type DeviceLoopStart, FLAGS } from './device-messages.ts'
 import { checkApart, type MountOptions, mountView, readFurtherAhead, unmountView } from './fuse-device.ts'
 import { closeKept, kept, keptTable } from './kept.ts'
+import { NearReader } from './near-reader.ts'
 import { View, type ViewOutlet } from './view.ts'
-import { closeBacking, createWaker, openBacking, wake, writeDevice } from './view-calls.ts'
+import { closeBacking, createWaker, openBacking, readDevice, wake, writeDevice } from './view-calls.ts'
 import { ViewError, type ViewSource } from './view-source.ts'
 
 /** Threads that read the device: two keep it busy while one of them copies content. */
@@ -57,7 +58,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
     throw error
   })
   const waker = kept(createWaker())
-  const stopped = new Int32Array(new SharedArrayBuffer(4))
+  const flags = new Int32Array(new SharedArrayBuffer(4 * Object.keys(FLAGS).length))
   const agreed = deferred<boolean>()
   const ended = deferred<Error | null>()
   const notices = new NoticeWriter(device)
@@ -74,6 +75,16 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
     closeBacking: backing => closeBacking(device, backing),
   }
   const view = new View(source, root, outlet, { passthrough: options.passthrough ?? true })
+  const near = new NearReader({
+    read: bytes => readDevice(device, bytes),
+    receive: bytes => view.receive(bytes),
+    now: () => performance.now(),
+    nextTurn: action => setImmediate(action),
+    looking: on => {
+      Atomics.store(flags, FLAGS.near, on ? 1 : 0)
+      if (!on) Atomics.notify(flags, FLAGS.near)
+    },
+  })
   let ending: Promise<void> | null = null
   let mounted = true
 
@@ -87,7 +98,8 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
       // A notification may wait for a lock that a request holds: so those are answered first.
       view.stop()
       await Promise.race([notices.close(), setTimeout(NOTICES_MS, null, { ref: false })])
-      Atomics.store(stopped, 0, 1)
+      near.stop()
+      Atomics.store(flags, FLAGS.stopped, 1)
       wake(waker)
       await Promise.all(readers.map(reader => reader.gone))
       // Only now: the reading threads use the descriptors of open files.
@@ -102,11 +114,14 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
   }
   for (const { worker, gone } of readers) {
     worker.on('message', (message: Exclude<DeviceLoopMessage, 'ready'>) => {
-      if (message !== null) return view.receive(message)
+      if (message !== null) {
+        view.receive(message)
+        return near.came()
+      }
       mounted = false
       void end(null)
     })
-    worker.postMessage({ device, waker, stopped, descriptors: keptTable() } satisfies DeviceLoopStart)
+    worker.postMessage({ device, waker, flags, descriptors: keptTable() } satisfies DeviceLoopStart)
     worker.on('error', error => void end(error instanceof Error ? error : new Error(String(error))))
     void gone.then(() => end(null))
   }
