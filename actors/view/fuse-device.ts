@@ -55,6 +55,14 @@ function mayNotGainRights(): boolean {
   return /^NoNewPrivs:\s*1$/m.test(readFileSync('/proc/self/status', 'utf8'))
 }
 
+/** Whether the kernel takes files from this process, to read and write them by itself: it asks for CAP_SYS_ADMIN. */
+export function mayGiveFiles(): boolean {
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]
+  return effective !== undefined && (BigInt(`0x${effective}`) & CAP_SYS_ADMIN) !== 0n
+}
+// Linux: include/uapi/linux/capability.h
+const CAP_SYS_ADMIN = 1n << 21n
+
 function isRoot(): boolean {
   return process.geteuid?.() === 0
 }

@@ -12,7 +12,7 @@ import { setTimeout } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { type DeviceLoopMessage, type DeviceLoopStart, FLAGS } from './device-messages.ts'
-import { checkApart, type MountOptions, mountView, readFurtherAhead, unmountView } from './fuse-device.ts'
+import { checkApart, type MountOptions, mayGiveFiles, mountView, readFurtherAhead, unmountView } from './fuse-device.ts'
 import { closeKept, kept, keptTable } from './kept.ts'
 import { NearReader } from './near-reader.ts'
 import { View, type ViewOutlet } from './view.ts'
@@ -74,7 +74,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
     openBacking: descriptor => openBacking(device, descriptor),
     closeBacking: backing => closeBacking(device, backing),
   }
-  const view = new View(source, root, outlet, { passthrough: options.passthrough ?? true })
+  const view = new View(source, root, outlet, { passthrough: (options.passthrough ?? true) && mayGiveFiles() })
   const near = new NearReader({
     read: bytes => readDevice(device, bytes),
     receive: bytes => view.receive(bytes),
