@@ -104,6 +104,7 @@ asUser('an ordinary user mounts, reads, writes, and mounts again after a kill; o
   w.laptop.before = ['nsenter', `--mount=/proc/${sleeper}/ns/mnt`, ...AS_USER]
   await w.laptop.start()
   await w.laptop.until('it is mounted again', status => status.mounts[0]?.state === 'mounted')
+  await w.household.together([w.server, w.laptop])
   t.is((await w.run('cat docs/file-5')).trim(), 'needle 5')
   const { code } = await w.laptop.stop()
   t.is(code, 0)
