@@ -63,6 +63,8 @@ const COMMIT_MAX = 1000
 const RULES_TOO_LONG = `rules longer than ${IGNORE_FILE_BYTES_MAX} bytes are not read`
 /** Entries below a known folder that are looked at when the watcher names it. */
 const HOLLOW_LOOKS = 8
+/** Entries that are looked through for what a root showed that is empty now. */
+const EMPTIED_LOOKS = 10_000
 /** Names beside a new folder that are looked at for the folder that it was. */
 const SIBLING_LOOKS = 256
 /** Files waiting for their hash, above which a walk pauses. */
@@ -157,6 +159,7 @@ export class LocalChanges {
         const stat = this.#stat(path)
         return stat ? stat.type : stat
       },
+      isGone: path => this.#isGone(path),
       seen: path => events.seen(path),
       unsettled: path => events.unsettled(path),
       settledBelow: (path, from) => this.#settledBelow(path, from),
@@ -852,14 +855,17 @@ export class LocalChanges {
 
   #commitMissing(atOnce = false): void {
     const { clock, store, settings, timers } = this.#context
-    this.#missAll()
+    const emptied = !this.#finding && this.#missing.size > 0 && this.#isEmptied()
+    if (emptied) this.#missAll()
     const nowMs = clock.nowMs()
     const gone: EntryPath[] = []
     let waiting = false
     // A folder that is just being emptied is seen as a whole, so that the guard can judge it.
     const going = nowMs - this.#missingMs < MISSING_MS
     const longMs = this.#finding ? MISSING_FINDING_MAX_MS : going ? MISSING_MAX_MS : MISSING_MS
-    const waitMs = atOnce ? 0 : longMs
+    // Where nothing is left, nothing can be the other half of what is missing.
+    const emptiedMs = going ? Number.POSITIVE_INFINITY : 0
+    const waitMs = atOnce ? 0 : emptied ? emptiedMs : longMs
     const elsewhere = this.#heldBack.formerNames()
     let renamed = false
     for (const [path, sinceMs] of this.#missing) {
@@ -885,21 +891,18 @@ export class LocalChanges {
     else this.#missingInodes.clear()
     const allowedEnds = !waiting && !this.scanning
     if (gone.length === 0) return
-    if (!this.#events.rootThere()) {
-      // Nothing was deleted. What is still missing when the arena goes on, its scan finds.
-      this.#missing.clear()
-      this.#missingInodes.clear()
-      return
-    }
+    if (!this.#events.rootThere()) return this.#missNothing()
     if (this.#forgiving) return this.#forgive(gone)
     const fault = this.#guard.fault({
       nowMs,
       count: this.#ownDeletions(gone),
       known: store.state().totals.entries,
       part: settings.guardDeletes,
-      emptied: () => this.#isEmptied(),
+      emptied: () => emptied || this.#isEmptied(),
     })
     if (fault !== null) {
+      // Nor is anything told that is found missing later: the arena has stopped.
+      this.#missNothing()
       const meant = `if that is meant, run 'realize arena resume ${settings.name}'`
       return this.#events.guard(`${fault}: ${meant}; if not, put them back first`)
     }
@@ -913,16 +916,25 @@ export class LocalChanges {
     }
   }
 
-  /** Where nothing is left in the root, what nobody has told of yet is missing, too: the guard is to judge the whole. */
+  /** Nothing was deleted, as far as can be said now. What is still missing when the arena goes on, its scan finds. */
+  #missNothing(): void {
+    this.#missing.clear()
+    this.#missingInodes.clear()
+    this.#context.timers.clear('missing')
+  }
+
+  /** Nothing is left in the root: what nobody has told of yet is missing, too, for the guard is to judge the whole. */
   #missAll(): void {
     const { store } = this.#context
-    if (this.#missing.size === 0 || this.#guard.allowed || this.#finding || !this.#isEmptied()) return
-    let shown = store.state().totals.realBytes
+    if (this.#guard.allowed) return
+    const { totals } = store.state()
+    let shown = totals.realBytes
     for (const path of this.#missing.keys()) {
       const content = store.entry(path)?.have?.content
       if (content?.type === 'file') shown -= content.size
     }
-    if (shown > 0) this.#missingUnder(null)
+    // Where very many are known and nearly all unreal, a root is empty now and then, and that is not looked through each time.
+    if (shown > 0 || totals.entries - this.#missing.size <= EMPTIED_LOOKS) this.#missingUnder(null)
   }
 
   /** Whether nothing is left in the root. That is seldom so, and mostly seen without listing it. */

@@ -27,6 +27,8 @@ export interface Surroundings {
   entry(path: EntryPath): Entry | undefined
   /** What is on the disk at this moment; null: nothing; undefined: it cannot be looked at. */
   typeNow(path: EntryPath): 'file' | 'dir' | 'symlink' | 'other' | null | undefined
+  /** Whether nothing is there at this moment. */
+  isGone(path: EntryPath): boolean
   /** What the user saw at a path that showed nothing here, when putting something there; null: nothing. */
   seen(path: EntryPath): Version | null
   /** Whether a step of ours at this path is neither done nor taken back. */
@@ -72,7 +74,7 @@ export function tellable(found: readonly Change[], around: Surroundings): Tellin
  */
 function isStillThere({ path, content, to }: Change, around: Surroundings): boolean {
   // A deletion was looked for when it was believed, the other half of a rename when that was found.
-  if (content.type === 'gone') return to === undefined || around.typeNow(path) === null
+  if (content.type === 'gone') return to === undefined || around.isGone(path)
   return around.typeNow(path) === content.type
 }
 

@@ -71,6 +71,7 @@ export class NearReader {
   /** The device is about to be closed. */
   stop(): void {
     this.#stopped = true
+    if (this.#looking) this.#end()
   }
 
   readonly #look = (): void => {

@@ -95,10 +95,10 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
         await flush(mountpoint)
         await tryUnmount(mountpoint, outlet)
       }
+      near.stop()
       // A notification may wait for a lock that a request holds: so those are answered first.
       view.stop()
       await Promise.race([notices.close(), setTimeout(NOTICES_MS, null, { ref: false })])
-      near.stop()
       Atomics.store(flags, FLAGS.stopped, 1)
       wake(waker)
       await Promise.all(readers.map(reader => reader.gone))

@@ -973,6 +973,66 @@ test('an arena that is emptied asks before the first of its deletions is told, w
   t.deepEqual(b.tree(), {})
 })
 
+test('a guarded arena tells of no deletion, also of those that are found a moment later', t => {
+  const { world, a, b } = makePair()
+  for (let i = 0; i < 100; i++) a.write(`f${i}`, `text ${i}`)
+  settle(world)
+  for (let i = 0; i < 100; i++) {
+    a.remove(`f${i}`)
+    if (i >= 60) pass(world, 45)
+  }
+  pass(world, 60_000)
+  t.is(a.state.state, 'guarded')
+  t.is(Object.keys(b.tree()).length, 100)
+  t.is(a.logged.filter(event => event === 'arena_guarded').length, 1)
+  for (let i = 0; i < 40; i++) a.write(`f${i}`, `text ${i}`)
+  a.run('accept_guard')
+  settle(world)
+  t.is(Object.keys(b.tree()).length, 40)
+  assertAgree(t, world)
+})
+
+test('an arena that is emptied slowly stops once, and rests', t => {
+  for (const [files, atOnce, everyMs] of [
+    [240, 8, 50],
+    [40, 1, 50],
+    [30, 1, 55],
+  ] as const) {
+    const { world, a, b } = makePair()
+    for (let i = 0; i < files; i++) a.write(`f${i}`, `text ${i}`)
+    settle(world)
+    for (let i = 0; i < files; i++) {
+      a.remove(`f${i}`)
+      if (i % atOnce === atOnce - 1) pass(world, everyMs)
+    }
+    pass(world, 3_000)
+    const told = files - Object.keys(b.tree()).length
+    t.is(a.state.state, 'guarded', `${files} files`)
+    t.true(told < files / 2, `${told} of ${files}`)
+    let pages = 0
+    const page = a.store.page.bind(a.store)
+    a.store.page = (...asked) => {
+      pages++
+      return page(...asked)
+    }
+    pass(world, 120_000)
+    t.true(pages < 10, `looked through the store ${pages} times at rest`)
+    t.is(a.logged.filter(event => event === 'arena_guarded').length, 1)
+    t.is(Object.keys(b.tree()).length, files - told)
+  }
+})
+
+test('a folder of links that is emptied is missed as a whole, too', t => {
+  const { world, a, b } = makePair()
+  for (let i = 0; i < 8; i++) a.symlink('elsewhere', `link ${i}`)
+  settle(world)
+  a.remove('link 3')
+  for (const i of [0, 1, 2, 4, 5, 6, 7]) a.disk.remove(`link ${i}`)
+  settle(world)
+  t.is(a.state.state, 'guarded')
+  t.is(Object.keys(b.tree()).length, 8)
+})
+
 test('what cannot be looked at is not gone, and its edit comes as soon as it can be looked at', t => {
   const { world, a, b } = makePair()
   a.mkdir('folder')

@@ -41,6 +41,7 @@ function around({ shows = {}, disk = {}, saw = {}, unsettled = [], missing = [] 
   return {
     entry: at => entries.get(at),
     typeNow: at => (at in disk ? disk[at] : null),
+    isGone: at => disk[at] === undefined && !(at in disk),
     seen: at => {
       const content = saw[at]
       return content === undefined ? null : version(content, { 1: 1 }, 1)

@@ -1,7 +1,7 @@
 /** What users wrote, and what of it users themselves have replaced or deleted: the measure of I1 and I5. */
 import { createHash } from 'node:crypto'
 import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
-import type { EntryPath } from '../../protocol/ids.ts'
+import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { OWN_FOLDER } from '../../protocol/path.ts'
 
 export interface Written {
@@ -18,8 +18,8 @@ export class Ledger {
   /** What a user put over the very same since it was written, or moved there: of one name gone, and of the other nothing to say. */
   readonly overSame = new Set<string>()
 
-  /** Content of files that got another name through a mount while they were not here, by hash: their holder's user did not see that. */
-  readonly renamedUnseen = new Map<string, string>()
+  /** By their new names, files that got these through a mount while they were not here: what they hold. Their holder's user did not see that. */
+  readonly renamedUnseen = new Map<string, { hash: BlobHash; key: string }>()
 
   wrote(key: string | null, by: Written): void {
     if (key === null) return

@@ -193,8 +193,8 @@ function checkShown(world: World): void {
   for (const { path, known } of unrealOf(world.peers[0] as Peer)) {
     const { content } = known
     if (content.type !== 'file') continue
-    const renamed = world.ledger.renamedUnseen.get(content.hash)
-    if (renamed !== undefined && !world.ledger.required.has(renamed)) continue
+    const renamed = world.ledger.renamedUnseen.get(path)
+    if (renamed?.hash === content.hash && !world.ledger.required.has(renamed.key)) continue
     if (
       !world.peers.some(
         ({ disk }) => disk.stat(path)?.type === 'file' && hashSmall(disk.readFile(path)) === content.hash,

@@ -168,11 +168,11 @@ export class ViewUser {
     if (path === to) return
     let replaced: string | null = null
     const look = () => {
+      ledger.renamedUnseen.set(to, { hash, key })
       const there = this.#at.store()?.entry(to)?.known.content
       replaced = there?.type === 'file' ? this.#at.keyOf(there.hash) : null
     }
     const renamed = () => {
-      ledger.renamedUnseen.set(hash, key)
       if (replaced !== key) ledger.ended(replaced)
     }
     const asItself = (code: string) => {
@@ -207,7 +207,8 @@ export class ViewUser {
           if (below !== 'movable') return
           for (const { path, content } of this.#unreal()) {
             const key = path.startsWith(`${folder}/`) ? this.#at.keyOf(content.hash) : null
-            if (key !== null) this.#at.ledger.renamedUnseen.set(content.hash, key)
+            if (key === null) continue
+            this.#at.ledger.renamedUnseen.set(`${to}${path.slice(folder.length)}`, { hash: content.hash, key })
           }
           this.#ask({ type: 'rename_below', folder, to }, () => {})
         } finally {

@@ -195,9 +195,16 @@ export class Peer {
   async freeze(): Promise<void> {
     this.signal('SIGSTOP')
     const tasks = `/proc/${this.pid}/task`
-    const state = (task: string) => /\) (\S)/.exec(readFileSync(join(tasks, task, 'stat'), 'utf8'))?.[1]
+    const isStopped = (task: string) => {
+      try {
+        return /\) T/.test(readFileSync(join(tasks, task, 'stat'), 'utf8'))
+      } catch {
+        // A thread that has just ended.
+        return true
+      }
+    }
     const stopped = async () => {
-      while (!readdirSync(tasks).every(task => state(task) === 'T')) await sleep(1)
+      while (!readdirSync(tasks).every(isStopped)) await sleep(1)
     }
     await within(10_000, `${this.name} stops where it is`, stopped())
   }

@@ -27,6 +27,7 @@ export interface Mutant {
 const APPLY = 'actors/arena/apply.ts'
 const ARENA = 'actors/arena/arena.ts'
 const FEED = 'actors/arena/feed.ts'
+const DELETION_GUARD = 'actors/arena/deletion-guard.ts'
 const FETCH = 'actors/arena/fetch.ts'
 const GIVE_UP = 'actors/arena/give-up.ts'
 const LEASE = 'actors/arena/lease.ts'
@@ -370,9 +371,22 @@ export const MUTANTS: readonly Mutant[] = [
     takenAway: 'Too many deletions at once stop the arena (I9): they are believed',
     edits: [
       {
-        file: LOCAL,
-        search: '    if (this.#deletionsAllowed || part >= 1) return null\n',
+        file: DELETION_GUARD,
+        search: '    if (this.#allowed || part >= 1) return null\n',
         replace: '    if (part >= 0) return null\n',
+      },
+    ],
+    faults: [],
+    tests: ['test/arena/arena-pair.test.ts'],
+  },
+  {
+    name: 'deletions-told-while-stopped',
+    takenAway: 'A stopped arena tells of no deletion (I9): what is found missing after that is judged, and told',
+    edits: [
+      {
+        file: LOCAL,
+        search: '      this.#missNothing()\n      const meant',
+        replace: '      const meant',
       },
     ],
     faults: [],
