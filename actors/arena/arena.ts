@@ -143,6 +143,7 @@ export class Arena {
       moving: path => this.#views.isMoving(path),
       givingUp: path => this.#giveUp.isUnderWay(path),
       emptied: paths => this.#apply.wakeDormant(paths),
+      working: () => this.#working,
       guard: reason => this.#stop(reason),
       rootThere: () => this.#checkRoot(),
       scanned: () => this.#scanned(),

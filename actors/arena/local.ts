@@ -110,6 +110,8 @@ export interface LocalEvents {
   givingUp(path: EntryPath): boolean
   /** Nothing is at these paths any more: the folders above them may have held nothing else. */
   emptied(paths: readonly EntryPath[]): void
+  /** Whether the disk is looked at and changed: the arena is neither paused nor stopped. */
+  working(): boolean
   /** The arena must stop and ask. */
   guard(reason: string): void
   /** Asked before a full scan, and before deletions are believed; false: the root is not the one that was synced, so nothing may. */
@@ -299,7 +301,7 @@ export class LocalChanges {
       else this.#partDone(hashing, slot, result)
     }
     this.#partOf.delete(id)
-    this.#commitReady()
+    if (this.#events.working()) this.#commitReady()
   }
   /** Which part of a big file a request hashes. */
   readonly #partOf = new Map<number, number>()
@@ -855,6 +857,8 @@ export class LocalChanges {
 
   #commitMissing(atOnce = false): void {
     const { clock, store, settings, timers } = this.#context
+    // Nothing that is still missing when the guard has stopped the arena is told.
+    if (!this.#events.working()) return this.#missNothing()
     const emptied = !this.#finding && this.#missing.size > 0 && this.#isEmptied()
     if (emptied) this.#missAll()
     const nowMs = clock.nowMs()
@@ -901,8 +905,6 @@ export class LocalChanges {
       emptied: () => emptied || this.#isEmptied(),
     })
     if (fault !== null) {
-      // Nor is anything told that is found missing later: the arena has stopped.
-      this.#missNothing()
       const meant = `if that is meant, run 'realize arena resume ${settings.name}'`
       return this.#events.guard(`${fault}: ${meant}; if not, put them back first`)
     }

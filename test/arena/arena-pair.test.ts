@@ -3,6 +3,7 @@ import test from 'ava'
 import { NO_STAMP } from '../../actors/arena/store.ts'
 import { MemoryTables } from '../../actors/arena/tables-memory.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
+import { LEAF_BYTES } from '../../protocol/limits.ts'
 import type { ToPeer } from '../../protocol/ports.ts'
 import { type ArenaWireMessage, wire } from '../../protocol/wire.ts'
 import {
@@ -989,6 +990,37 @@ test('a guarded arena tells of no deletion, also of those that are found a momen
   a.run('accept_guard')
   settle(world)
   t.is(Object.keys(b.tree()).length, 40)
+  assertAgree(t, world)
+})
+
+test('what a stopped or paused arena had found by then is told when it goes on, and not before', t => {
+  const { world, a, b } = makePair()
+  for (const name of ['e', 'f', 'g']) a.write(name, `text ${name}`)
+  settle(world)
+  const marker = a.disk.identity().marker as string
+  // Its hash is asked for, and comes after the arena has stopped.
+  a.write('big', new Uint8Array(LEAF_BYTES * 3).fill(7))
+  a.remove('g')
+  a.arena.step()
+  a.disk.writeMarker('of another')
+  a.arena.touched(null)
+  a.arena.tick()
+  t.is(a.state.state, 'guarded')
+  pass(world, 900)
+  t.is(a.entry('big'), undefined)
+  t.is(a.entry('g')?.known.content.type, 'file')
+  a.disk.writeMarker(marker)
+  pass(world, 5_000)
+  t.deepEqual(Object.keys(b.tree()).sort(), ['big', 'e', 'f'])
+
+  a.remove('f')
+  a.arena.step()
+  a.configure({ paused: true })
+  pass(world, 5_000)
+  t.is(a.entry('f')?.known.content.type, 'file')
+  a.configure({ paused: false })
+  settle(world)
+  t.deepEqual(Object.keys(b.tree()).sort(), ['big', 'e'])
   assertAgree(t, world)
 })
 

@@ -385,8 +385,8 @@ export const MUTANTS: readonly Mutant[] = [
     edits: [
       {
         file: LOCAL,
-        search: '      this.#missNothing()\n      const meant',
-        replace: '      const meant',
+        search: '    if (!this.#events.working()) return this.#missNothing()\n',
+        replace: '',
       },
     ],
     faults: [],
