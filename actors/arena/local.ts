@@ -5,29 +5,21 @@
  */
 
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
-import {
-  FILE_BYTES_MAX,
-  LEAF_BYTES,
-  LINK_TARGET_BYTES_MAX,
-  MTIME_NS_MAX,
-  MTIME_NS_MIN,
-  PACKED_BLOB_BYTES_MAX,
-} from '../../protocol/limits.ts'
+import { FILE_BYTES_MAX, LEAF_BYTES, LINK_TARGET_BYTES_MAX, MTIME_NS_MAX, MTIME_NS_MIN } from '../../protocol/limits.ts'
 import { ancestorsOf, foldName, nameOf, parentOf, pathFault } from '../../protocol/path.ts'
-import type { HashResult, HashTask } from '../../protocol/ports.ts'
+import type { HashResult } from '../../protocol/ports.ts'
 import type { HistoryEvent } from '../../protocol/status.ts'
-import { hashLeaves, rootOf } from '../hasher/merkle.ts'
-import { type ArenaContext, count, historyOf, log, tell } from './context.ts'
+import { rootOf } from '../hasher/merkle.ts'
+import { type ArenaContext, count, log, tell } from './context.ts'
 import { DeletionGuard } from './deletion-guard.ts'
-import { DiskError, type DiskStat, isAbsence } from './disk.ts'
+import { DiskError, type DiskStat } from './disk.ts'
+import { HashQueue } from './hash-queue.ts'
 import { folderOfIgnoreFile, IGNORE_FILE, IGNORE_FILE_BYTES_MAX, IgnoreRules, isIgnoreFile } from './ignore-rules.ts'
 import { compareTree, lastBelow } from './order.ts'
-import { ownVersion } from './own-version.ts'
-import { isUnshown } from './plan.ts'
-import { isLostWrite, leftBehind } from './power-loss.ts'
-import { type Entry, NO_STAMP, type Writer } from './store.ts'
+import { type Entry, NO_STAMP } from './store.ts'
+import { takeChange } from './take-change.ts'
 import { type Change, HeldBack, hasBelow, type Surroundings, tellable, wasFolder } from './telling.ts'
-import { type Content, living, mtimeOf, sameContent, type Version } from './version.ts'
+import { type Content, living, type Version } from './version.ts'
 import { type Difference, differs, sameStamp, stampOf, walk } from './walk.ts'
 
 /** A deletion is believed when the path is still missing after this long: editors replace by delete and create. */
@@ -36,27 +28,9 @@ const MISSING_MS = 60
 const MISSING_MAX_MS = 1_500
 /** While the disk is still being looked at, where their other halves may be found, they wait longer: a folder of very many files was moved. */
 const MISSING_FINDING_MAX_MS = 30_000
-/** A file whose mtime is older than this is not asked whether somebody is writing it. */
-const FRESH_MS = 2_000
-/** A file system's clock goes on at least this often: 10 ms at 100 Hz, the slowest kernels. */
-const TICK_MS = 12
-/** Between two looks at a file that is being written, and how long that may put it off. */
-const SETTLE_MS = 200
-const SETTLE_MAX_MS = 10_000
 /** What cannot be looked at or read is tried again after this long, doubling. */
 const BARRED_FIRST_MS = 5_000
 const BARRED_MAX_MS = 10 * 60_000
-/** Bytes of one hash request to the pool, files in it, and requests at once. */
-const HASH_BYTES = 64 * 1024 * 1024
-const HASH_BATCH_BYTES = 8 * 1024 * 1024
-const HASH_BATCH_FILES = 1000
-const HASH_REQUESTS_MAX = 6
-/**
- * Small files are hashed here, where they are read once, hashed and kept for the peers that will ask for them: the way to
- * the pool costs more. So much in one step, and each file counts as so much besides its size.
- */
-const STEP_BYTES = 4 * 1024 * 1024
-const STEP_FILE_BYTES = 8 * 1024
 /** Differences taken from a walk in one step, and changes in one transaction. */
 const STEP_DIFFERENCES = 512
 const COMMIT_MAX = 1000
@@ -67,21 +41,6 @@ const HOLLOW_LOOKS = 8
 const EMPTIED_LOOKS = 10_000
 /** Names beside a new folder that are looked at for the folder that it was. */
 const SIBLING_LOOKS = 256
-/** Files waiting for their hash, above which a walk pauses. */
-const LOOKS_MAX = 20_000
-
-interface Look {
-  readonly path: EntryPath
-  stat: DiskStat
-  readonly sinceMs: number
-  tries: number
-}
-
-interface Hashing {
-  readonly look: Look
-  readonly parts: (Uint8Array | null)[]
-  left: number
-}
 
 /** What a file was called before. */
 interface FormerName {
@@ -131,14 +90,10 @@ export class LocalChanges {
   readonly #surroundings: Surroundings
   /** Paths that the watcher named, not yet looked at. */
   readonly #touched = new Set<EntryPath>()
-  readonly #looks = new Map<EntryPath, Look>()
-  /** Looks that wait until their file has settled. */
-  readonly #settling = new Map<EntryPath, Look>()
+  readonly #hashes: HashQueue
   /** What was found missing, and when. */
   readonly #missing = new Map<EntryPath, number>()
   readonly #missingInodes = new Map<bigint, EntryPath>()
-  readonly #hashing = new Map<number, Hashing[]>()
-  readonly #hashingPaths = new Set<EntryPath>()
   readonly #ready: Change[] = []
   readonly #readyPaths = new Set<EntryPath>()
   /** Of those: told of since. What is committed may not be there any more. */
@@ -146,7 +101,6 @@ export class LocalChanges {
   readonly #walks: { walk: Generator<Difference>; full: boolean }[] = []
   #rescanAsked = false
   #firstScan: boolean
-  #hashId = 0
   #looked = 0
   readonly #guard = new DeletionGuard()
 
@@ -155,6 +109,16 @@ export class LocalChanges {
     this.#events = events
     this.#firstScan = !context.store.state().scanned
     this.rules = new IgnoreRules(context.settings.ignore)
+    this.#hashes = new HashQueue(context, {
+      hashed: (path, stat, leaves) => {
+        const hash = rootOf(stat.size, leaves)
+        this.#foundFile(path, stat, hash, stat.size > LEAF_BYTES ? leaves : null)
+        return hash
+      },
+      movedOn: path => void this.#touched.add(path),
+      unreadable: (path, reason) => this.#unreadable(path, reason),
+      stat: path => this.#stat(path),
+    })
     this.#surroundings = {
       entry: path => context.store.entry(path),
       typeNow: path => {
@@ -210,14 +174,10 @@ export class LocalChanges {
     this.#firstScan = true
     this.#walks.length = 0
     this.#touched.clear()
-    this.#looks.clear()
-    this.#settling.clear()
+    this.#hashes.clear()
     this.#missing.clear()
     this.#missingInodes.clear()
     this.#heldBack.clear()
-    this.#hashing.clear()
-    this.#hashingPaths.clear()
-    this.#partOf.clear()
     this.#ready.length = 0
     this.#readyPaths.clear()
     this.#lookAfter.clear()
@@ -238,11 +198,9 @@ export class LocalChanges {
       !this.#rescanAsked &&
       this.#walks.length === 0 &&
       this.#touched.size === 0 &&
-      this.#looks.size === 0 &&
-      this.#settling.size === 0 &&
+      this.#hashes.quiet &&
       this.#missing.size === 0 &&
       this.#heldBack.size === 0 &&
-      this.#hashing.size === 0 &&
       this.#ready.length === 0
     )
   }
@@ -252,9 +210,9 @@ export class LocalChanges {
     return (
       this.#touched.size > 0 ||
       (this.#rescanAsked && !this.#walks.some(item => item.full)) ||
-      (this.#walks.length > 0 && this.#looks.size < LOOKS_MAX) ||
-      this.#hashingHere ||
-      (this.#looks.size > 0 && this.#hashing.size < HASH_REQUESTS_MAX && this.#walks.length === 0) ||
+      (this.#walks.length > 0 && !this.#hashes.full) ||
+      this.#hashes.stepping ||
+      (this.#walks.length === 0 && this.#hashes.ready) ||
       this.#ready.length > 0
     )
   }
@@ -270,8 +228,8 @@ export class LocalChanges {
       this.#scans++
       this.#walks.push({ walk: walk(this.#context.disk, this.#context.store, this.rules, null), full: true })
     }
-    if (this.#looks.size < LOOKS_MAX) this.#walkOn()
-    this.#hashMore()
+    if (!this.#hashes.full) this.#walkOn()
+    this.#hashes.step(this.#finding)
     this.#commitReady()
     this.#endMoved()
   }
@@ -281,51 +239,16 @@ export class LocalChanges {
     return (
       this.#touched.has(path) ||
       this.#readyPaths.has(path) ||
-      this.#looks.has(path) ||
-      this.#settling.has(path) ||
-      this.#hashingPaths.has(path) ||
+      this.#hashes.has(path) ||
       this.#missing.has(path) ||
       this.#heldBack.has(path)
     )
   }
 
   hashed(id: number, results: readonly HashResult[]): void {
-    const batch = this.#hashing.get(id)
-    if (!batch) return
-    this.#hashing.delete(id)
-    let next = 0
-    for (const hashing of batch) {
-      const slot = hashing.parts.indexOf(null)
-      const result = results[next++] as HashResult
-      if (batch.length === 1 && hashing.parts.length > 1) this.#partDone(hashing, this.#partOf.get(id) ?? slot, result)
-      else this.#partDone(hashing, slot, result)
-    }
-    this.#partOf.delete(id)
+    this.#goneFolders.clear()
+    this.#hashes.hashed(id, results)
     if (this.#events.working()) this.#commitReady()
-  }
-  /** Which part of a big file a request hashes. */
-  readonly #partOf = new Map<number, number>()
-
-  #partDone(hashing: Hashing, part: number, result: HashResult): void {
-    const { look } = hashing
-    if (!('leaves' in result)) {
-      if (!this.#hashingPaths.delete(look.path)) return
-      if ('changed' in result) this.#retry(look)
-      else this.#unreadable(look.path, result.failure.message)
-      return
-    }
-    if (!this.#hashingPaths.has(look.path)) return
-    hashing.parts[part] = result.leaves
-    if (--hashing.left > 0) return
-    this.#hashingPaths.delete(look.path)
-    this.#hashedFile(look, Buffer.concat(hashing.parts as Uint8Array[]))
-  }
-
-  #hashedFile(look: Look, leaves: Uint8Array): BlobHash {
-    const { stat, path } = look
-    const hash = rootOf(stat.size, leaves)
-    this.#foundFile(path, stat, hash, stat.size > LEAF_BYTES ? leaves : null)
-    return hash
   }
 
   #foundFile(path: EntryPath, stat: DiskStat, hash: BlobHash, leaves: Uint8Array | null, from?: FormerName): void {
@@ -340,22 +263,6 @@ export class LocalChanges {
     const stamp = from === undefined || from.untouched ? stampOf(stat) : NO_STAMP
     this.#makeReady({ path, content, stamp, leaves, ...(from !== undefined && { from: from.path }) })
     if (isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
-  }
-
-  #retry(look: Look): void {
-    look.tries++
-    this.#putOff(look, Math.min(SETTLE_MS * 2 ** Math.min(look.tries - 1, 4), FRESH_MS))
-  }
-
-  #putOff(look: Look, waitMs: number): void {
-    const { clock, timers } = this.#context
-    this.#settling.set(look.path, look)
-    timers.set(`settling:${look.path}`, clock.nowMs() + waitMs, () => {
-      if (!this.#settling.delete(look.path)) return
-      const stat = this.#stat(look.path)
-      if (stat?.type !== 'file') this.#touched.add(look.path)
-      else this.#looks.set(look.path, { ...look, stat })
-    })
   }
 
   /** Says why a path is left alone. Each full scan finds again what is still so. */
@@ -575,7 +482,7 @@ export class LocalChanges {
 
   /** The first scan is over when all that it found is in the store: only then is a file without history a new file. */
   #endScanWhenCommitted(): void {
-    if (!this.#scanEnded || this.#looks.size > 0 || this.#hashing.size > 0 || this.#ready.length > 0) return
+    if (!this.#scanEnded || !this.#hashes.idle || this.#ready.length > 0) return
     this.#scanEnded = false
     this.#forgetFaults()
     if (this.#faults.size === 0) this.#barredMs = BARRED_FIRST_MS
@@ -666,11 +573,7 @@ export class LocalChanges {
         // Only linked, renamed or given other rights: still looked at, for same size and mtime prove nothing.
         const moved = this.#movedFrom(stat)
         if (moved && have?.content.type !== 'file') return this.#foundRenamed(path, stat, moved)
-        if (this.#looks.has(path)) return
-        // News of a file that was being written: perhaps its writer has closed it.
-        const sinceMs = this.#settling.get(path)?.sinceMs ?? this.#context.clock.nowMs()
-        this.#settling.delete(path)
-        this.#looks.set(path, { path, stat, sinceMs, tries: 0 })
+        this.#hashes.add(path, stat)
       }
     }
   }
@@ -694,7 +597,7 @@ export class LocalChanges {
   #foundRenamed(path: EntryPath, stat: DiskStat, moved: FormerName): void {
     this.#foundFile(path, stat, moved.hash, null, moved)
     this.#foundMoved = true
-    if (!moved.untouched) this.#looks.set(path, { path, stat, sinceMs: this.#context.clock.nowMs(), tries: 0 })
+    if (!moved.untouched) this.#hashes.addAnew(path, stat)
     if (!this.#isGone(moved.path)) return
     this.#missing.delete(moved.path)
     this.#makeReady({
@@ -716,120 +619,7 @@ export class LocalChanges {
   /** Folders that were not there when that was asked in this step. */
   readonly #goneFolders = new Set<EntryPath>()
 
-  // Hashing
-
-  #hashMore(): void {
-    const { disk } = this.#context
-    let bytes = 0
-    for (const look of this.#looks.values()) bytes += look.stat.size
-    // More is being found: a fuller batch costs less than several small ones.
-    if (this.#finding && bytes < HASH_BATCH_BYTES && this.#looks.size < HASH_BATCH_FILES) return
-    let here = STEP_BYTES
-    let batch: Hashing[] = []
-    let batchTasks: HashTask[] = []
-    let batchBytes = 0
-    const send = () => {
-      if (batchTasks.length > 0) this.#request(batch, batchTasks)
-      batch = []
-      batchTasks = []
-      batchBytes = 0
-    }
-    this.#hashingHere = false
-    for (const [path, look] of this.#looks) {
-      const small = look.stat.size <= PACKED_BLOB_BYTES_MAX
-      if (small && here <= 0) {
-        this.#hashingHere = true
-        break
-      }
-      if (!small && this.#hashing.size >= HASH_REQUESTS_MAX) continue
-      this.#looks.delete(path)
-      if (this.#hashingPaths.has(path)) continue
-      if (this.#tooFresh(look) || this.#stillWritten(look)) continue
-      if (small) {
-        here -= look.stat.size + STEP_FILE_BYTES
-        this.#hashHere(look)
-        continue
-      }
-      const { stat } = look
-      const task = { path: disk.outsidePath(path), size: stat.size, mtimeNs: stat.mtimeNs, ino: stat.ino }
-      this.#hashingPaths.add(path)
-      if (stat.size > HASH_BYTES) {
-        this.#hashInParts(look, task)
-        continue
-      }
-      batch.push({ look, parts: [null], left: 1 })
-      batchTasks.push({ ...task, from: 0, count: Math.ceil(stat.size / LEAF_BYTES) })
-      batchBytes += stat.size
-      if (batchBytes >= HASH_BATCH_BYTES || batch.length >= HASH_BATCH_FILES) send()
-    }
-    send()
-  }
-
-  #request(batch: Hashing[], tasks: HashTask[], part?: number): void {
-    const id = ++this.#hashId
-    this.#hashing.set(id, batch)
-    if (part !== undefined) this.#partOf.set(id, part)
-    this.#context.deliver({ to: 'supervisor', report: { type: 'hash', id, tasks } })
-  }
-
-  #hashInParts(look: Look, task: Omit<HashTask, 'from' | 'count'>): void {
-    const leaves = Math.ceil(look.stat.size / LEAF_BYTES)
-    const step = HASH_BYTES / LEAF_BYTES
-    const parts = Math.ceil(leaves / step)
-    const hashing: Hashing = { look, parts: new Array<Uint8Array | null>(parts).fill(null), left: parts }
-    for (let part = 0; part < parts; part++) {
-      const from = part * step
-      this.#request([hashing], [{ ...task, from, count: Math.min(step, leaves - from) }], part)
-    }
-  }
-
-  /** Puts a file off that may be written again without its times showing it: until its file system's clock has gone on. */
-  #tooFresh(look: Look): boolean {
-    const { clock } = this.#context
-    const ageMs = clock.wallMs() - Number(look.stat.ctimeNs / 1_000_000n)
-    if (ageMs < 0 || ageMs >= TICK_MS || clock.nowMs() - look.sinceMs > SETTLE_MAX_MS) return false
-    this.#putOff(look, TICK_MS - ageMs)
-    return true
-  }
-
-  /** Puts a fresh file off while some process has it open for writing; a file that is open for ever gets its turn. */
-  #stillWritten(look: Look): boolean {
-    const { clock, disk } = this.#context
-    const ageMs = clock.wallMs() - Number(look.stat.mtimeNs / 1_000_000n)
-    if (ageMs < -FRESH_MS || ageMs > FRESH_MS || clock.nowMs() - look.sinceMs > SETTLE_MAX_MS) return false
-    try {
-      if (!disk.beingWritten(look.path)) return false
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      return false
-    }
-    look.tries = 0
-    this.#retry(look)
-    return true
-  }
-
-  /** Where small files are read to, one after the other. */
-  readonly #scratch = Buffer.allocUnsafeSlow(PACKED_BLOB_BYTES_MAX)
-
-  #hashHere(look: Look): void {
-    try {
-      const { before, bytes, after } = this.#context.disk.read(look.path, this.#scratch)
-      if (!sameStamp(stampOf(before), after) || bytes.length !== after.size)
-        return this.#retry({ ...look, stat: after })
-      const leaves = hashLeaves(bytes)
-      const hash = this.#hashedFile({ ...look, stat: after }, leaves)
-      if (after.size <= PACKED_BLOB_BYTES_MAX) this.#context.recent.put(hash, bytes)
-    } catch (error) {
-      if (!(error instanceof DiskError)) throw error
-      if (isAbsence(error)) this.#touched.add(look.path)
-      else this.#unreadable(look.path, error.code)
-    }
-  }
-
   // Committing
-
-  /** The last step left small files for the next one. */
-  #hashingHere = false
 
   get #finding(): boolean {
     return this.#walks.length > 0 || this.#touched.size > 0
@@ -837,7 +627,7 @@ export class LocalChanges {
 
   #commitReady(): void {
     // What was renamed does not wait for being hashed again.
-    const waits = this.#finding || (this.#hashingHere && !this.#ready.some(({ from }) => from !== undefined))
+    const waits = this.#finding || (this.#hashes.stepping && !this.#ready.some(({ from }) => from !== undefined))
     if (waits && this.#ready.length < COMMIT_MAX) return
     while (this.#ready.length > 0) this.#commit(this.#ready.splice(0, COMMIT_MAX))
     this.#endScanWhenCommitted()
@@ -1026,10 +816,16 @@ export class LocalChanges {
     }
     let announced = false
     let pending = false
+    const taking = {
+      context: this.#context,
+      firstScan: this.#firstScan,
+      suspects: this.#suspects,
+      seen: this.#surroundings.seen,
+    }
     store.transact(writer => {
       // A rename's new name goes out before the end of the old one: others then move what they have.
       for (const change of changes) {
-        const outcome = this.#take(writer, change, events)
+        const outcome = takeChange(taking, writer, change, events)
         if (outcome === 'announced') announced = true
         if (outcome === 'pending') pending = true
       }
@@ -1049,81 +845,6 @@ export class LocalChanges {
     if (announced) this.#events.announced()
     if (pending) this.#events.pending()
     return held
-  }
-
-  /** Makes one change part of the store; see docs/reconciliation.md for each case. */
-  #take(writer: Writer, change: Change, events: HistoryEvent[]): 'nothing' | 'announced' | 'pending' {
-    const { store, rules } = this.#context
-    const { path, stamp } = change
-    const entry = store.entry(path)
-    const seen = entry && !living(entry.have) ? this.#events.seen(path) : null
-    const base = seen ?? entry?.have ?? null
-    const suspect = this.#suspects.delete(path)
-    if (change.leaves && change.content.type === 'file') writer.putLeaves(change.content.hash, change.leaves)
-    const content: Content =
-      change.content.type === 'gone'
-        ? { type: 'gone', deleted: base?.content.type === 'file' ? base.content.hash : null }
-        : change.content
-    if (content.type === 'gone' && !living(base)) {
-      // Never shown, or a folder that only held something.
-      if (entry?.dormant) writer.putEntry({ ...entry, dormant: false }, false)
-      return 'nothing'
-    }
-    if (content.type === 'dir' && entry?.dormant) return 'nothing'
-    if (entry && seen && same(seen.content, content) && !same(entry.known.content, content)) {
-      // What the user saw, brought from elsewhere; something else is known by now.
-      writer.putEntry({ ...entry, have: seen, stamp, dormant: false, pending: true, announced: false }, false)
-      return 'pending'
-    }
-    if (entry && base && seen === null && same(base.content, content)) {
-      // The same as before: only how to recognise it has changed.
-      writer.putEntry({ ...entry, stamp, dormant: false }, false)
-      return 'nothing'
-    }
-    if (entry && (entry.pending || isUnshown(entry)) && same(entry.known.content, content)) {
-      // What was to come, or need not, is here already: a batch that was cut off, or the user did the same.
-      writer.putEntry(
-        { ...entry, have: entry.known, stamp, dormant: false, pending: false, announced: false, former: base },
-        true,
-      )
-      return 'announced'
-    }
-    if (entry && suspect && isLostWrite(entry, content, stamp)) {
-      // Not a user's change: the power went before it was durable. What is known is to come again.
-      const left = { have: leftBehind(entry, content), stamp, pending: true, announced: false, lost: true } as const
-      writer.putEntry({ ...entry, ...left }, false)
-      return 'pending'
-    }
-    const version = ownVersion(this.#context, writer, {
-      content,
-      // What a power loss may have undone, the user need not have seen.
-      base: entry && suspect ? entry.former : (seen ?? rules.base(entry)),
-      known: entry?.known ?? null,
-      firstScan: this.#firstScan,
-    })
-    const { known } = rules.meet(entry?.known ?? null, version)
-    const have: Version = same(known.content, content) ? known : version
-    const pending = have !== known
-    // What was merged with a change of ours is news for its origin, too.
-    const origin = entry && known === entry.known ? entry.origin : null
-    writer.putEntry(
-      { path, seq: 0, known, have, stamp, dormant: false, origin, pending, announced: false, former: base },
-      !pending,
-    )
-    this.#record(writer, change, base, version, events)
-    return pending ? 'pending' : 'announced'
-  }
-
-  #record(writer: Writer, change: Change, base: Version | null, version: Version, events: HistoryEvent[]): void {
-    const { content } = version
-    const action =
-      content.type === 'gone' ? 'deleted' : change.from !== undefined ? 'renamed' : living(base) ? 'edited' : 'created'
-    const more = {
-      ...(change.from !== undefined && { other: change.from }),
-      ...(content.type === 'file' && { size: content.size }),
-    }
-    if ((this.#firstScan && action === 'created') || change.to !== undefined) return
-    events.push(writer.addHistory(historyOf(this.#context, action, change.path, version, more)))
   }
 
   /** Names in one folder that some disks would merge are worth a word; here both can live. */
@@ -1147,9 +868,4 @@ function sayableMtime(mtimeNs: bigint): bigint {
 
 function onDisk(entry: Entry): boolean {
   return entry.stamp !== null || entry.dormant || entry.have?.content.type === 'dir'
-}
-
-/** The same content and the same mtime: nothing to say. */
-function same(a: Content, b: Content): boolean {
-  return sameContent(a, b) && mtimeOf(a) === mtimeOf(b)
 }

@@ -35,6 +35,7 @@ const LOCAL = 'actors/arena/local.ts'
 const RULES = 'actors/arena/rules.ts'
 const STEPS = 'actors/arena/steps.ts'
 const STORE = 'actors/arena/store-tables.ts'
+const TAKE_CHANGE = 'actors/arena/take-change.ts'
 const VERSION = 'actors/arena/version.ts'
 const WALK = 'actors/arena/walk.ts'
 
@@ -46,7 +47,7 @@ export const MUTANTS: readonly Mutant[] = [
     takenAway: 'A local change is based on what the disk shows (R1): it is based on what was only heard of',
     edits: [
       {
-        file: LOCAL,
+        file: TAKE_CHANGE,
         search: 'base: entry && suspect ? entry.former : (seen ?? rules.base(entry)),',
         replace: 'base: entry && suspect ? entry.former : (entry?.known ?? base),',
       },
@@ -311,8 +312,8 @@ export const MUTANTS: readonly Mutant[] = [
     takenAway: 'A folder that only holds something is no local change (R4): it is announced as new',
     edits: [
       {
-        file: LOCAL,
-        search: "    if (content.type === 'dir' && entry?.dormant) return 'nothing'\n",
+        file: TAKE_CHANGE,
+        search: "  if (content.type === 'dir' && entry?.dormant) return 'nothing'\n",
         replace: '',
       },
       { file: WALK, search: 'return !entry.dormant && !showsFolder(entry)', replace: 'return !showsFolder(entry)' },
