@@ -428,6 +428,7 @@ export class Arena {
   /** Goes on once the right folder is back. */
   #lookForRoot(): void {
     if (!this.#foreignRoot || !this.#checkRoot()) return
+    this.#local.forgetFound()
     this.#foreignRoot = false
     this.#guard = null
     if (this.#recover()) this.#goOn()

@@ -70,8 +70,8 @@ export class HashQueue {
   /** Looks that wait until their file has settled. */
   readonly #settling = new Map<EntryPath, Look>()
   readonly #requests = new Map<number, Request>()
-  /** Files that the pool works on. */
-  readonly #atPool = new Set<EntryPath>()
+  /** Files that the pool works on; true: one was found again meanwhile, and the pool may have seen what it was before. */
+  readonly #atPool = new Map<EntryPath, boolean>()
   #id = 0
   /** The last step left small files for the next one. */
   #stepping = false
@@ -158,7 +158,10 @@ export class HashQueue {
       }
       if (!small && this.#requests.size >= REQUESTS_MAX) continue
       this.#looks.delete(path)
-      if (this.#atPool.has(path)) continue
+      if (this.#atPool.has(path)) {
+        this.#atPool.set(path, true)
+        continue
+      }
       if (this.#tooFresh(look) || this.#stillWritten(look)) continue
       if (small) {
         here -= look.stat.size + STEP_FILE_BYTES
@@ -167,7 +170,7 @@ export class HashQueue {
       }
       const { stat } = look
       const task = { path: disk.outsidePath(path), size: stat.size, mtimeNs: stat.mtimeNs, ino: stat.ino }
-      this.#atPool.add(path)
+      this.#atPool.set(path, false)
       if (stat.size > REQUEST_BYTES) {
         this.#hashInParts(look, task)
         continue
@@ -191,17 +194,19 @@ export class HashQueue {
 
   #partDone(hashing: Hashing, part: number, result: HashResult): void {
     const { path, stat } = hashing.look
+    const foundAgain = this.#atPool.get(path)
+    if (foundAgain === undefined) return
     if (!('leaves' in result)) {
-      if (!this.#atPool.delete(path)) return
+      this.#atPool.delete(path)
       if ('changed' in result) this.#retry(hashing.look)
       else this.#events.unreadable(path, result.failure.message)
       return
     }
-    if (!this.#atPool.has(path)) return
     hashing.parts[part] = result.leaves
     if (--hashing.left > 0) return
     this.#atPool.delete(path)
     this.#events.hashed(path, stat, Buffer.concat(hashing.parts as Uint8Array[]))
+    if (foundAgain) this.#events.movedOn(path)
   }
 
   #bytes(): number {

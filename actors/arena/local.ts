@@ -167,21 +167,34 @@ export class LocalChanges {
   /** The next deletions are meant, however many. */
   allowDeletions(): void {
     this.#guard.allow()
+    this.#endScans()
+  }
+
+  /** The right root is back: what was found may be of the one that took its place. All is looked at again. */
+  forgetFound(): void {
+    this.#endScans()
+    this.#missNothing()
+    this.#hashes.clear()
+    this.#ready.length = 0
+    this.#readyPaths.clear()
+    this.#lookAfter.clear()
+  }
+
+  /** A scan begins anew, and its end is that of no other. */
+  #endScans(): void {
+    for (let at = this.#walks.length - 1; at >= 0; at--) if (this.#walks[at]?.full) this.#walks.splice(at, 1)
+    this.#scanEnded = false
+    this.#suspectsScanned = false
+    this.#rescanAsked = true
   }
 
   /** Another folder is the root from now on: what is found in it has no history. */
   beginAnew(): void {
     this.#firstScan = true
+    this.forgetFound()
     this.#walks.length = 0
     this.#touched.clear()
-    this.#hashes.clear()
-    this.#missing.clear()
-    this.#missingInodes.clear()
     this.#heldBack.clear()
-    this.#ready.length = 0
-    this.#readyPaths.clear()
-    this.#lookAfter.clear()
-    this.#scanEnded = false
   }
 
   get scanning(): boolean {
@@ -226,6 +239,7 @@ export class LocalChanges {
       if (!this.#events.rootThere()) return
       this.#looked = 0
       this.#scans++
+      this.#suspectsScanned = false
       this.#walks.push({ walk: walk(this.#context.disk, this.#context.store, this.rules, null), full: true })
     }
     if (!this.#hashes.full) this.#walkOn()
@@ -710,6 +724,7 @@ export class LocalChanges {
 
   /** Nothing was deleted, as far as can be said now. What is still missing when the arena goes on, its scan finds. */
   #missNothing(): void {
+    this.#suspectsScanned = false
     this.#missing.clear()
     this.#missingInodes.clear()
     this.#context.timers.clear('missing')

@@ -998,14 +998,18 @@ test('what a stopped or paused arena had found by then is told when it goes on, 
   for (const name of ['e', 'f', 'g']) a.write(name, `text ${name}`)
   settle(world)
   const marker = a.disk.identity().marker as string
-  // Its hash is asked for, and comes after the arena has stopped.
-  a.write('big', new Uint8Array(LEAF_BYTES * 3).fill(7))
+  a.disk.writeFile('big', new Uint8Array(LEAF_BYTES * 3).fill(7))
+  world.nowMs += 5_000
+  a.touch('big')
   a.remove('g')
-  a.arena.step()
+  while (a.arena.busy) a.arena.step()
+  // Its hash is asked for, and comes after the arena has stopped.
   a.disk.writeMarker('of another')
   a.arena.touched(null)
   a.arena.tick()
   t.is(a.state.state, 'guarded')
+  t.true(a.hashOne())
+  t.is(a.entry('big'), undefined)
   pass(world, 900)
   t.is(a.entry('big'), undefined)
   t.is(a.entry('g')?.known.content.type, 'file')
@@ -1021,6 +1025,56 @@ test('what a stopped or paused arena had found by then is told when it goes on, 
   a.configure({ paused: false })
   settle(world)
   t.deepEqual(Object.keys(b.tree()).sort(), ['big', 'e'])
+  assertAgree(t, world)
+})
+
+test('what was read in another root is not told of the right one', t => {
+  const { world, a, b } = makePair()
+  const content = (byte: number) => new Uint8Array(LEAF_BYTES * 3).fill(byte)
+  a.write('f', content(1))
+  settle(world)
+  world.nowMs += 60_000
+  a.disk.unmount('empty')
+  a.disk.writeMarker('of another')
+  a.disk.writeFile('f', content(2))
+  world.nowMs += 5_000
+  a.touch('f')
+  a.arena.step()
+  a.arena.touched(null)
+  a.arena.tick()
+  t.is(a.state.state, 'guarded')
+  while (a.hashOne());
+  pass(world, 900)
+  a.disk.mount()
+  pass(world, 60_000)
+  t.deepEqual(
+    [a, b].map(peer => peer.disk.readFile('f')[0]),
+    [1, 1],
+  )
+  t.deepEqual([...a.history, ...b.history].filter(({ action }) => action === 'edited').length, 0)
+  assertAgree(t, world)
+})
+
+test('deletions that a person says are meant are not asked about a second time, whatever scan ends by then', t => {
+  const { world, a, b } = makePair()
+  for (let i = 0; i < 100; i++) a.write(`f${i}`, `text ${i}`)
+  settle(world)
+  a.disk.writeFile('big', new Uint8Array(LEAF_BYTES * 3).fill(1))
+  world.nowMs += 5_000
+  for (let i = 0; i < 60; i++) a.disk.remove(`f${i}`)
+  a.arena.touched(null)
+  while (a.arena.busy) a.arena.step()
+  for (let ticks = 0; ticks < 2; ticks++) {
+    world.nowMs += 70
+    a.arena.tick()
+  }
+  t.is(a.state.state, 'guarded')
+  a.run('accept_guard')
+  // The scan that found this was begun before.
+  t.true(a.hashOne())
+  settle(world)
+  t.is(a.logged.filter(event => event === 'arena_guarded').length, 1)
+  t.is(Object.keys(b.tree()).length, 41)
   assertAgree(t, world)
 })
 

@@ -175,6 +175,23 @@ test('what changed while it was hashed is looked at again, what cannot be read i
   )
 })
 
+test('a file that is found again while the pool works on it is looked at once more', t => {
+  const bench = new Bench()
+  bench.write('f', new Uint8Array(MB))
+  bench.pass(RESTED_MS)
+  bench.add('f')
+  bench.queue.step(false)
+  const [{ id, tasks }] = bench.asked as [(typeof bench.asked)[number]]
+  const leaves = tasks.map(task => ({ leaves: bench.leavesOf(task) }))
+  bench.write('f', new Uint8Array(MB).fill(1))
+  bench.add('f')
+  bench.queue.step(false)
+  t.is(bench.asked.length, 1, 'not twice at once')
+  bench.queue.hashed(id, leaves)
+  t.deepEqual(bench.movedOn, ['f'])
+  t.true(bench.queue.quiet)
+})
+
 test('a file that has gone before it is read is looked at anew', t => {
   const bench = new Bench()
   bench.write('f', 'text')
@@ -210,12 +227,45 @@ test('what is forgotten is not told when its answer comes', t => {
   bench.pass(RESTED_MS)
   bench.add('f')
   bench.queue.step(false)
+  for (let n = 0; n < 1000; n++) bench.write(`small-${n}`, `text ${n}`)
+  bench.pass(RESTED_MS)
+  bench.add(...Array.from({ length: 1000 }, (_, n) => `small-${n}`))
+  bench.queue.step(false)
+  t.true(bench.queue.stepping)
+  const { size } = bench.hashed
   bench.queue.clear()
   t.true(bench.queue.quiet)
+  t.false(bench.queue.stepping)
   const [{ id, tasks }] = bench.asked as [(typeof bench.asked)[number]]
   bench.queue.hashed(
     id,
     tasks.map(task => ({ leaves: bench.leavesOf(task) })),
   )
+  t.is(bench.hashed.size, size)
+})
+
+test('a file that was changed a moment ago waits until its change would show in its times', t => {
+  const bench = new Bench()
+  bench.write('f', 'text')
+  bench.add('f')
+  bench.queue.step(false)
   t.is(bench.hashed.size, 0)
+  bench.pass(12)
+  bench.queue.step(false)
+  t.is(bench.hashed.size, 1)
+})
+
+test('news of a file that waits does not make it wait longer', t => {
+  const bench = new Bench()
+  bench.write('f', 'text')
+  bench.disk.holdForWriting('f')
+  bench.add('f')
+  let waitedMs = 0
+  for (; bench.hashed.size === 0 && waitedMs < 30_000; waitedMs += 100) {
+    bench.write('f', `text ${waitedMs}`)
+    bench.add('f')
+    bench.queue.step(false)
+    bench.pass(100)
+  }
+  t.true(waitedMs > 9_000 && waitedMs < 12_500, `${waitedMs} ms`)
 })

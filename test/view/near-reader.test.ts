@@ -169,6 +169,7 @@ test('once stopped it touches the device no more', t => {
   const bench = new Bench()
   bench.burst()
   bench.reader.stop()
+  t.false(bench.looking, 'the reading threads are not held up')
   bench.run()
   t.is(bench.looks, 0)
   bench.burst()
