@@ -70,8 +70,8 @@ export class HashQueue {
   /** Looks that wait until their file has settled. */
   readonly #settling = new Map<EntryPath, Look>()
   readonly #requests = new Map<number, Request>()
-  /** Files that the pool works on; true: one was found again meanwhile, and the pool may have seen what it was before. */
-  readonly #atPool = new Map<EntryPath, boolean>()
+  /** Files that the pool works on, as they were found first, and whether one was found changed meanwhile: the pool may have seen either. */
+  readonly #atPool = new Map<EntryPath, { readonly stat: DiskStat; changed: boolean }>()
   #id = 0
   /** The last step left small files for the next one. */
   #stepping = false
@@ -158,8 +158,9 @@ export class HashQueue {
       }
       if (!small && this.#requests.size >= REQUESTS_MAX) continue
       this.#looks.delete(path)
-      if (this.#atPool.has(path)) {
-        this.#atPool.set(path, true)
+      const atPool = this.#atPool.get(path)
+      if (atPool) {
+        atPool.changed ||= !sameStamp(stampOf(atPool.stat), look.stat)
         continue
       }
       if (this.#tooFresh(look) || this.#stillWritten(look)) continue
@@ -170,7 +171,7 @@ export class HashQueue {
       }
       const { stat } = look
       const task = { path: disk.outsidePath(path), size: stat.size, mtimeNs: stat.mtimeNs, ino: stat.ino }
-      this.#atPool.set(path, false)
+      this.#atPool.set(path, { stat, changed: false })
       if (stat.size > REQUEST_BYTES) {
         this.#hashInParts(look, task)
         continue
@@ -194,8 +195,8 @@ export class HashQueue {
 
   #partDone(hashing: Hashing, part: number, result: HashResult): void {
     const { path, stat } = hashing.look
-    const foundAgain = this.#atPool.get(path)
-    if (foundAgain === undefined) return
+    const atPool = this.#atPool.get(path)
+    if (atPool === undefined) return
     if (!('leaves' in result)) {
       this.#atPool.delete(path)
       if ('changed' in result) this.#retry(hashing.look)
@@ -206,7 +207,7 @@ export class HashQueue {
     if (--hashing.left > 0) return
     this.#atPool.delete(path)
     this.#events.hashed(path, stat, Buffer.concat(hashing.parts as Uint8Array[]))
-    if (foundAgain) this.#events.movedOn(path)
+    if (atPool.changed) this.#events.movedOn(path)
   }
 
   #bytes(): number {

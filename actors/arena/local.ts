@@ -167,22 +167,23 @@ export class LocalChanges {
   /** The next deletions are meant, however many. */
   allowDeletions(): void {
     this.#guard.allow()
-    this.#endScans()
+    this.forgetFound()
   }
 
-  /** The right root is back: what was found may be of the one that took its place. All is looked at again. */
+  /** The arena goes on: what was found before may be of another folder that was in the place of the root. All is looked at again. */
   forgetFound(): void {
-    this.#endScans()
     this.#missNothing()
     this.#hashes.clear()
     this.#ready.length = 0
     this.#readyPaths.clear()
     this.#lookAfter.clear()
+    for (const path of [...this.#ruleTexts.keys()]) this.#readRules(folderOfIgnoreFile(path as EntryPath))
   }
 
   /** A scan begins anew, and its end is that of no other. */
   #endScans(): void {
     for (let at = this.#walks.length - 1; at >= 0; at--) if (this.#walks[at]?.full) this.#walks.splice(at, 1)
+    this.#siblingsSeen.clear()
     this.#scanEnded = false
     this.#suspectsScanned = false
     this.#rescanAsked = true
@@ -347,6 +348,8 @@ export class LocalChanges {
         else if (entry && !this.#ignoresShown(entry)) this.#missingTree(entry)
         continue
       }
+      // One that was never told of is read, too, where it was seen.
+      if (stat === null && entry === undefined && isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
       if (stat !== null) present.push({ path, stat, entry })
       else if (entry) this.#missingTree(entry)
       else if (path.includes('\ufffd'))
@@ -513,10 +516,15 @@ export class LocalChanges {
   /** What the scan did not find missing shows what it should; from now on a change there is a user's. */
   #trustAgain(): void {
     if (this.#suspects.size === 0 || !this.#suspectsScanned || this.#ready.length > 0) return
-    for (const path of this.#suspects) if (!this.unsettled(path)) this.#suspects.delete(path)
+    for (const path of this.#suspects) if (!this.unsettled(path) && !this.#isUnseen(path)) this.#suspects.delete(path)
     if (this.#suspects.size === 0) this.#events.trusted()
   }
   #suspectsScanned = false
+
+  /** Whether a path could not be looked at, it or a folder above it: what it shows is not known. */
+  #isUnseen(path: EntryPath): boolean {
+    return [path, ...ancestorsOf(path)].some(at => this.#barred.has(at) || this.#faults.has(at))
+  }
 
   #readRules(folder: EntryPath | undefined): void {
     const path = (folder === undefined ? IGNORE_FILE : `${folder}/${IGNORE_FILE}`) as EntryPath
@@ -724,7 +732,8 @@ export class LocalChanges {
 
   /** Nothing was deleted, as far as can be said now. What is still missing when the arena goes on, its scan finds. */
   #missNothing(): void {
-    this.#suspectsScanned = false
+    // What this one has found already is not known at its end any more.
+    this.#endScans()
     this.#missing.clear()
     this.#missingInodes.clear()
     this.#context.timers.clear('missing')

@@ -439,34 +439,107 @@ function statOf(peer: Peer, path: string): DiskStat {
   return peer.disk.stat(path as EntryPath) as DiskStat
 }
 
-test('what a power loss took comes again, also if the arena is paused before that is clear', t => {
-  const { world, a, b } = makePair()
-  for (let n = 0; n < 3_000; n++) a.write(`m${String(n).padStart(5, '0')}`, `text ${n}`)
+/** a has told b of two files whose content the power took, and is about to start again, over many others. */
+function afterPowerLoss(files: number): Scene {
+  const scene = makePair()
+  const { world, a } = scene
+  for (let n = 0; n < files; n++) a.write(`m${String(n).padStart(5, '0')}`, `text ${n}`)
   settle(world)
   pass(world, 60_000)
   a.write('a-new', 'A')
   a.write('z-new', 'Z')
   pass(world, 200)
-  t.true(b.has('a-new') && b.has('z-new'))
   a.stop()
   a.disk.crash()
   a.boot = 'boot-2'
-  a.start()
-  t.false(a.has('a-new') || a.has('z-new'))
-  while (a.arena.busy) a.arena.step()
-  a.configure({ paused: true })
-  pass(world, 1_000)
-  a.configure({ paused: false })
-  // A scan of several steps: what it finds missing first is judged before it comes to the last.
-  while (a.arena.busy) {
-    world.nowMs += 20
-    a.arena.tick()
+  return scene
+}
+
+const pauses: Record<string, { files: number; pause: (scene: Scene) => void }> = {
+  'after the scan': {
+    files: 3_000,
+    pause: ({ world, a }) => {
+      while (a.arena.busy) a.arena.step()
+      a.configure({ paused: true })
+      pass(world, 1_000)
+      a.configure({ paused: false })
+    },
+  },
+  'in the middle of the scan': {
+    files: 3_000,
+    pause: ({ world, a }) => {
+      a.arena.step()
+      a.configure({ paused: true })
+      pass(world, 1_000)
+      a.configure({ paused: false })
+    },
+  },
+  'while the pool still hashes, and its answer comes first': {
+    files: 10,
+    pause: ({ world, a }) => {
+      while (a.arena.busy) a.arena.step()
+      a.configure({ paused: true })
+      world.nowMs += 1_000
+      a.arena.tick()
+      a.configure({ paused: false })
+      a.hashOne()
+    },
+  },
+}
+
+for (const [title, { files, pause }] of Object.entries(pauses)) {
+  test(`what a power loss took comes again, also if the arena is paused ${title}`, t => {
+    const scene = afterPowerLoss(files)
+    const { world, a, b } = scene
+    if (title.includes('pool')) a.disk.writeFile('big', new Uint8Array(LEAF_BYTES * 3).fill(3))
+    world.nowMs += 5_000
+    t.true(b.has('a-new') && b.has('z-new'))
+    t.false(a.has('a-new') || a.has('z-new'))
+    a.start()
+    pause(scene)
+    // A scan of several steps: what it finds missing first is judged before it comes to the last.
+    while (a.arena.busy) {
+      world.nowMs += 20
+      a.arena.tick()
+    }
+    settle(world)
+    for (const peer of [a, b])
+      t.deepEqual(
+        ['a-new', 'z-new'].map(path => peer.has(path) && peer.read(path)),
+        ['A', 'Z'],
+      )
+    assertAgree(t, world)
+  })
+}
+
+test('what could not be looked at after a power loss is suspect until it can', t => {
+  for (const unreadable of ['a folder', 'a path']) {
+    const { world, a, b } = makePair()
+    a.mkdir('d')
+    for (let n = 0; n < 10; n++) a.write(`d/m${n}`, `text ${n}`)
+    settle(world)
+    pass(world, 60_000)
+    a.write('d/new', 'N')
+    pass(world, 200)
+    t.true(b.has('d/new'))
+    a.stop()
+    a.disk.crash()
+    a.boot = 'boot-2'
+    a.start()
+    let refused = 0
+    a.disk.fault = (operation, path) => {
+      const isIt =
+        unreadable === 'a path' ? operation === 'stat' && path === 'd/new' : operation === 'list' && path === 'd'
+      if (isIt) refused++
+      return isIt ? 'EIO' : null
+    }
+    settle(world)
+    t.true(refused > 0)
+    a.disk.fault = null
+    a.arena.touched(null)
+    settle(world)
+    pass(world, 60_000)
+    for (const peer of [a, b]) t.is(peer.has('d/new') && peer.read('d/new'), 'N', `${unreadable}, ${peer.name}`)
+    assertAgree(t, world)
   }
-  settle(world)
-  for (const peer of [a, b])
-    t.deepEqual(
-      ['a-new', 'z-new'].map(path => peer.has(path) && peer.read(path)),
-      ['A', 'Z'],
-    )
-  assertAgree(t, world)
 })

@@ -1028,31 +1028,77 @@ test('what a stopped or paused arena had found by then is told when it goes on, 
   assertAgree(t, world)
 })
 
-test('what was read in another root is not told of the right one', t => {
-  const { world, a, b } = makePair()
+test('what was read in another root is not told of the right one, however it goes on', t => {
   const content = (byte: number) => new Uint8Array(LEAF_BYTES * 3).fill(byte)
-  a.write('f', content(1))
+  for (const resume of [false, true]) {
+    const { world, a, b } = makePair()
+    a.write('f', content(1))
+    settle(world)
+    world.nowMs += 60_000
+    a.disk.unmount('empty')
+    a.disk.writeMarker('of another')
+    a.disk.writeFile('f', content(2))
+    a.disk.writeFile('.realizeignore', Buffer.from('*.log\n'))
+    world.nowMs += 5_000
+    a.touch('f', '.realizeignore')
+    a.arena.step()
+    a.arena.touched(null)
+    a.arena.tick()
+    t.is(a.state.state, 'guarded')
+    while (a.hashOne());
+    if (!resume) pass(world, 900)
+    a.disk.mount()
+    if (resume) a.run('accept_guard')
+    pass(world, 60_000)
+    a.write('x.log', 'wanted')
+    settle(world)
+    t.deepEqual(
+      [a, b].map(peer => peer.disk.readFile('f')[0]),
+      [1, 1],
+    )
+    t.is([...a.history, ...b.history].filter(({ action }) => action === 'edited').length, 0)
+    t.true(b.has('x.log'))
+    assertAgree(t, world)
+  }
+})
+
+test('rules that came and went while a scan was going on ignore nothing more', t => {
+  const { world, a, b } = makePair()
+  for (let n = 0; n < 3_000; n++) a.write(`m${n}`, `text ${n}`)
   settle(world)
   world.nowMs += 60_000
-  a.disk.unmount('empty')
-  a.disk.writeMarker('of another')
-  a.disk.writeFile('f', content(2))
+  a.disk.writeFile('.realizeignore', Buffer.from('*.log\n'))
   world.nowMs += 5_000
-  a.touch('f')
-  a.arena.step()
   a.arena.touched(null)
-  a.arena.tick()
+  for (let steps = 0; steps < 2; steps++) a.arena.step()
+  a.remove('.realizeignore')
+  settle(world)
+  t.is(a.entry('.realizeignore'), undefined)
+  a.write('x.log', 'wanted')
+  settle(world)
+  t.true(b.has('x.log'))
+})
+
+test('an acceptance holds until its own scan has ended, also over a pause', t => {
+  const { world, a, b } = makePair()
+  const name = (n: number) => `m${String(n).padStart(5, '0')}`
+  for (let n = 0; n < 3_000; n++) a.write(name(n), `text ${n}`)
+  settle(world)
+  world.nowMs += 60_000
+  for (let n = 0; n < 1_600; n++) a.disk.remove(name(n))
+  a.arena.touched(null)
+  settle(world)
   t.is(a.state.state, 'guarded')
-  while (a.hashOne());
-  pass(world, 900)
-  a.disk.mount()
-  pass(world, 60_000)
-  t.deepEqual(
-    [a, b].map(peer => peer.disk.readFile('f')[0]),
-    [1, 1],
-  )
-  t.deepEqual([...a.history, ...b.history].filter(({ action }) => action === 'edited').length, 0)
-  assertAgree(t, world)
+  a.run('accept_guard')
+  // All that is missing is found, and the scan goes on.
+  for (let steps = 0; steps < 4; steps++) a.arena.step()
+  a.configure({ paused: true })
+  pass(world, 1_000)
+  a.configure({ paused: false })
+  settle(world)
+  t.is(a.logged.filter(event => event === 'arena_guarded').length, 1)
+  t.is(Object.keys(b.tree()).length, 1_400)
+  t.deepEqual(a.tree(), b.tree())
 })
 
 test('deletions that a person says are meant are not asked about a second time, whatever scan ends by then', t => {

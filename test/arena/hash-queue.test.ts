@@ -175,7 +175,7 @@ test('what changed while it was hashed is looked at again, what cannot be read i
   )
 })
 
-test('a file that is found again while the pool works on it is looked at once more', t => {
+test('a file that is found changed while the pool works on it is looked at once more', t => {
   const bench = new Bench()
   bench.write('f', new Uint8Array(MB))
   bench.pass(RESTED_MS)
@@ -184,11 +184,30 @@ test('a file that is found again while the pool works on it is looked at once mo
   const [{ id, tasks }] = bench.asked as [(typeof bench.asked)[number]]
   const leaves = tasks.map(task => ({ leaves: bench.leavesOf(task) }))
   bench.write('f', new Uint8Array(MB).fill(1))
+  bench.pass(RESTED_MS)
   bench.add('f')
   bench.queue.step(false)
   t.is(bench.asked.length, 1, 'not twice at once')
   bench.queue.hashed(id, leaves)
   t.deepEqual(bench.movedOn, ['f'])
+  t.true(bench.queue.quiet)
+})
+
+test('a second word of an unchanged file that the pool works on costs nothing', t => {
+  const bench = new Bench()
+  bench.write('f', new Uint8Array(MB))
+  bench.pass(RESTED_MS)
+  bench.add('f')
+  bench.queue.step(false)
+  bench.add('f')
+  bench.queue.step(false)
+  const [{ id, tasks }] = bench.asked as [(typeof bench.asked)[number]]
+  bench.queue.hashed(
+    id,
+    tasks.map(task => ({ leaves: bench.leavesOf(task) })),
+  )
+  t.is(bench.asked.length, 1)
+  t.deepEqual(bench.movedOn, [])
   t.true(bench.queue.quiet)
 })
 
