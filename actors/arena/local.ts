@@ -349,7 +349,7 @@ export class LocalChanges {
         continue
       }
       // One that was never told of is read, too, where it was seen.
-      if (stat === null && entry === undefined && isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
+      if (stat === null && !(entry && onDisk(entry)) && isIgnoreFile(path)) this.#readRules(folderOfIgnoreFile(path))
       if (stat !== null) present.push({ path, stat, entry })
       else if (entry) this.#missingTree(entry)
       else if (path.includes('\ufffd'))
@@ -503,6 +503,8 @@ export class LocalChanges {
     this.#scanEnded = false
     this.#forgetFaults()
     if (this.#faults.size === 0) this.#barredMs = BARRED_FIRST_MS
+    // In a folder that cannot be listed, each by itself.
+    for (const path of this.#suspects) if (ancestorsOf(path).some(at => this.#faults.has(at))) this.#touched.add(path)
     this.#suspectsScanned = true
     this.#trustAgain()
     if (this.#missing.size === 0) this.#guard.endAllowing()
@@ -515,15 +517,15 @@ export class LocalChanges {
 
   /** What the scan did not find missing shows what it should; from now on a change there is a user's. */
   #trustAgain(): void {
-    if (this.#suspects.size === 0 || !this.#suspectsScanned || this.#ready.length > 0) return
+    if (!this.#suspectsScanned || this.#ready.length > 0) return
     for (const path of this.#suspects) if (!this.unsettled(path) && !this.#isUnseen(path)) this.#suspects.delete(path)
     if (this.#suspects.size === 0) this.#events.trusted()
   }
   #suspectsScanned = false
 
-  /** Whether a path could not be looked at, it or a folder above it: what it shows is not known. */
+  /** Whether a path could not be looked at, it or a folder above it, and will be again: what it shows is not known. */
   #isUnseen(path: EntryPath): boolean {
-    return [path, ...ancestorsOf(path)].some(at => this.#barred.has(at) || this.#faults.has(at))
+    return this.#barred.size > 0 && [path, ...ancestorsOf(path)].some(at => this.#barred.has(at))
   }
 
   #readRules(folder: EntryPath | undefined): void {

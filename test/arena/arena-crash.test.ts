@@ -1,6 +1,7 @@
 /** One peer dies at every single step of applying and comes back: the end is that of an undisturbed run, names and all. */
 import test from 'ava'
 import type { DiskStat } from '../../actors/arena/disk.ts'
+import type { MemoryDisk } from '../../actors/arena/disk-memory.ts'
 import type { EntryPath } from '../../protocol/ids.ts'
 import { LEAF_BYTES } from '../../protocol/limits.ts'
 import {
@@ -541,5 +542,71 @@ test('what could not be looked at after a power loss is suspect until it can', t
     pass(world, 60_000)
     for (const peer of [a, b]) t.is(peer.has('d/new') && peer.read('d/new'), 'N', `${unreadable}, ${peer.name}`)
     assertAgree(t, world)
+  }
+})
+
+/** a's power goes; all that it wrote is there. A fault of its disk from then on. */
+function crashWhole({ world, a }: Scene, fault: MemoryDisk['fault']): void {
+  pass(world, 200)
+  a.stop()
+  a.disk.crash({ steps: 'all', torn: 0, chance: () => 1 })
+  a.boot = 'boot-2'
+  a.start()
+  a.disk.fault = fault
+  settle(world)
+}
+
+const cannotList: MemoryDisk['fault'] = (operation, path) => (operation === 'list' && path === 'd' ? 'EACCES' : null)
+
+test('a folder that cannot be listed makes nobody doubt what a user does in it later', t => {
+  for (const passes of [true, false])
+    for (const act of ['remove', 'empty', 'rename'] as const) {
+      const scene = makePair()
+      const { world, a, b } = scene
+      a.mkdir('d')
+      for (let n = 0; n < 5; n++) a.write(`d/m${n}`, `text ${n}`)
+      settle(world)
+      pass(world, 60_000)
+      a.write('d/k', 'K')
+      crashWhole(scene, cannotList)
+      if (passes) a.disk.fault = null
+      pass(world, 600_000)
+      if (act === 'remove') a.remove('d/k')
+      else if (act === 'empty') a.write('d/k', '')
+      else a.rename('d/k', 'moved')
+      settle(world)
+      pass(world, 60_000)
+      a.disk.fault = null
+      for (const peer of [a, b]) {
+        t.is(peer.has('d/k') ? peer.read('d/k') : null, act === 'empty' ? '' : null, `${act}, ${peer.name}`)
+        t.is(peer.has('moved'), act === 'rename')
+      }
+      t.is(a.store.state().boot, 'boot-2')
+    }
+})
+
+test('once all was looked at after a power loss, what is deleted while the service is stopped stays deleted', t => {
+  for (const fault of [null, cannotList]) {
+    const scene = makePair()
+    const { world, a, b } = scene
+    a.mkdir('d')
+    a.write('d/k', 'text')
+    settle(world)
+    pass(world, 60_000)
+    a.write('d/new', 'K')
+    a.write('new', 'K')
+    crashWhole(scene, fault)
+    pass(world, 3_600_000)
+    a.write('other', 'O')
+    settle(world)
+    pass(world, 3_600_000)
+    t.is(a.store.state().boot, 'boot-2')
+    a.stop()
+    a.disk.remove('other')
+    world.nowMs += 60_000
+    a.start()
+    settle(world)
+    pass(world, 60_000)
+    t.false(a.has('other') || b.has('other'))
   }
 })

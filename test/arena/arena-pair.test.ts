@@ -1063,20 +1063,25 @@ test('what was read in another root is not told of the right one, however it goe
 })
 
 test('rules that came and went while a scan was going on ignore nothing more', t => {
-  const { world, a, b } = makePair()
-  for (let n = 0; n < 3_000; n++) a.write(`m${n}`, `text ${n}`)
-  settle(world)
-  world.nowMs += 60_000
-  a.disk.writeFile('.realizeignore', Buffer.from('*.log\n'))
-  world.nowMs += 5_000
-  a.arena.touched(null)
-  for (let steps = 0; steps < 2; steps++) a.arena.step()
-  a.remove('.realizeignore')
-  settle(world)
-  t.is(a.entry('.realizeignore'), undefined)
-  a.write('x.log', 'wanted')
-  settle(world)
-  t.true(b.has('x.log'))
+  for (const knownBefore of [false, true]) {
+    const { world, a, b } = makePair()
+    for (let n = 0; n < 3_000; n++) a.write(`m${n}`, `text ${n}`)
+    if (knownBefore) a.write('.realizeignore', '*.tmp\n')
+    settle(world)
+    if (knownBefore) a.remove('.realizeignore')
+    settle(world)
+    world.nowMs += 60_000
+    a.disk.writeFile('.realizeignore', Buffer.from('*.log\n'))
+    world.nowMs += 5_000
+    a.arena.touched(null)
+    for (let steps = 0; steps < 2; steps++) a.arena.step()
+    a.remove('.realizeignore')
+    settle(world)
+    t.is(a.entry('.realizeignore')?.known.content.type, knownBefore ? 'gone' : undefined)
+    a.write('x.log', 'wanted')
+    settle(world)
+    t.true(b.has('x.log'))
+  }
 })
 
 test('an acceptance holds until its own scan has ended, also over a pause', t => {
