@@ -140,7 +140,7 @@ const METHODS = [
   '- Parts at random that the kernel has not got are a question each, of two changes of thread.',
   '- What is fetched is decrypted, held against its hash, written to the cache, and copied to the pages of the mounted file; the plain transfer does without the last of these. With two processors',
   '  both services and the program that reads share them.',
-  '- A name is found, and a listing made, in one thread of Node: 6 to 10 µs an entry in a listing; by name there are two changes of thread as well. Most of it are the kernel’s own calls.',
+  '- A name is found, and a listing made, in one thread of Node: 6 to 10 µs an entry in a listing; by name there are two changes of thread as well, where requests do not follow on each other. Most of it are the kernel’s own calls.',
   '- `ls -l` asks for the SELinux label and the access control list of the first file only, as it is told that there are none on this file system.',
   '',
   '## How it is measured',
