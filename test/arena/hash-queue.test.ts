@@ -62,6 +62,15 @@ class Bench {
     this.timers.ring(this.nowMs)
   }
 
+  /** The pool answers what it was asked, in this order. */
+  answer(asked = this.asked.splice(0)): void {
+    for (const { id, tasks } of asked)
+      this.queue.hashed(
+        id,
+        tasks.map(task => ({ leaves: this.leavesOf(task) })),
+      )
+  }
+
   /** The pool's answer to one task. */
   leavesOf({ path: outside, from, count }: HashTask): Uint8Array {
     const bytes = this.disk.readFile(outside.slice('/memory/'.length))
@@ -97,19 +106,12 @@ test('others are hashed by the pool, several in one request, never too many requ
     [8, 8, 8, 8, 8, 8],
   )
   t.false(bench.queue.ready)
-  const answer = () => {
-    for (const { id, tasks } of bench.asked.splice(0))
-      bench.queue.hashed(
-        id,
-        tasks.map(task => ({ leaves: bench.leavesOf(task) })),
-      )
-  }
-  answer()
+  bench.answer()
   t.is(bench.hashed.size, 48)
   t.true(bench.queue.ready)
   bench.queue.step(false)
   t.is(bench.asked.length, 2)
-  answer()
+  bench.answer()
   t.is(bench.hashed.size, 60)
   t.is(bench.hashed.get('f3'), rootOf(MB, hashLeaves(new Uint8Array(MB).fill(3))))
   t.true(bench.queue.quiet)
@@ -140,11 +142,7 @@ test('a big file is hashed in parts, which may come in any order', t => {
     [[[0, 512]], [[512, 512]], [[1024, 17]]],
   )
   t.true(bench.queue.has(path('big')))
-  for (const { id, tasks } of bench.asked.reverse())
-    bench.queue.hashed(
-      id,
-      tasks.map(task => ({ leaves: bench.leavesOf(task) })),
-    )
+  bench.answer(bench.asked.reverse())
   t.is(bench.hashed.get('big'), rootOf(size, hashLeaves(bytes)))
   t.false(bench.queue.has(path('big')))
 })
@@ -201,12 +199,8 @@ test('a second word of an unchanged file that the pool works on costs nothing', 
   bench.queue.step(false)
   bench.add('f')
   bench.queue.step(false)
-  const [{ id, tasks }] = bench.asked as [(typeof bench.asked)[number]]
-  bench.queue.hashed(
-    id,
-    tasks.map(task => ({ leaves: bench.leavesOf(task) })),
-  )
   t.is(bench.asked.length, 1)
+  bench.answer()
   t.deepEqual(bench.movedOn, [])
   t.true(bench.queue.quiet)
 })
@@ -255,11 +249,8 @@ test('what is forgotten is not told when its answer comes', t => {
   bench.queue.clear()
   t.true(bench.queue.quiet)
   t.false(bench.queue.stepping)
-  const [{ id, tasks }] = bench.asked as [(typeof bench.asked)[number]]
-  bench.queue.hashed(
-    id,
-    tasks.map(task => ({ leaves: bench.leavesOf(task) })),
-  )
+  t.is(bench.asked.length, 1)
+  bench.answer()
   t.is(bench.hashed.size, size)
 })
 
