@@ -282,7 +282,7 @@ export class Views {
     for (const giveUp of [...desk.asked.values()]) giveUp()
     for (const content of desk.contents.values()) content.saved?.()
     // What was put in place is a user's change all the same.
-    for (const path of desk.seen) if (this.#seen.get(path)?.placed === false) this.#unseen(path)
+    for (const path of desk.seen) if (this.#seen.get(path)?.placed === false) this.#forgetSeen(path)
     if (this.#desks.size === 0) this.#context.store.watch(null)
   }
 
@@ -292,7 +292,7 @@ export class Views {
         desk.asked.get(message.id)?.()
         return
       case 'unseen':
-        if (this.#seen.get(message.path)?.desk === desk) this.#unseen(message.path)
+        if (this.#seen.get(message.path)?.desk === desk) this.#forgetSeen(message.path)
         return
       case 'moving':
         return add(desk.moving, message.folder, 1)
@@ -380,12 +380,13 @@ export class Views {
     return entry ? this.#unreal(entry) : null
   }
 
-  /** A file that is known, of which the disk shows nothing, and that is not being replaced. */
+  /** A file that is known, of which the disk shows nothing, and in whose place nothing was put. */
   #unreal(entry: Entry): UnrealFile | null {
     const { known, path } = entry
     const { content } = known
     if (content.type !== 'file' || !(isUnshown(entry) || this.#leaving.has(path))) return null
-    if (this.#seen.has(path) || this.#gone.has(path) || this.#local.rules.ignores(path, false)) return null
+    // Until something is in its place it is there: at no moment neither is.
+    if (this.#seen.get(path)?.placed || this.#gone.has(path) || this.#local.rules.ignores(path, false)) return null
     const { size, mtimeNs, exec, hash } = content
     return { size, mtimeNs, exec, hash }
   }
@@ -577,18 +578,12 @@ export class Views {
     if (this.#seen.size >= SEEN_MAX) throw new Refusal('EBUSY', 'too many files are being replaced')
     this.#seen.set(path, { version: entry.known, desk, placed: false })
     desk.seen.add(path)
-    this.#tellOf(path)
     return null
   }
 
   #forgetSeen(path: EntryPath): void {
     this.#seen.get(path)?.desk.seen.delete(path)
     this.#seen.delete(path)
-  }
-
-  #unseen(path: EntryPath): void {
-    this.#forgetSeen(path)
-    this.#tellOf(path)
   }
 
   #touched(paths: readonly EntryPath[]): void {
@@ -599,6 +594,7 @@ export class Views {
       const seen = this.#seen.get(path)
       if (seen === undefined) continue
       seen.placed = true
+      this.#tellOf(path)
       timers.set(`replaced:${path}`, clock.nowMs() + MISSING_MS, () => this.#lookForReplaced(path))
     }
   }
@@ -626,10 +622,10 @@ export class Views {
     return result === undefined ? this.#wait(desk, id, look) : result
   }
 
-  /** Throws ESTALE if the file at a path is not the one that the view knows. */
+  /** Throws ESTALE if the file at a path is not the one that the view knows, or is just being replaced. */
   #expected(path: EntryPath, hash: BlobHash): Entry & { known: { content: FileContent } } {
     const entry = this.#context.store.entry(path)
-    const file = entry ? this.#unreal(entry) : null
+    const file = entry && !this.#seen.has(path) ? this.#unreal(entry) : null
     if (file?.hash !== hash || file === null) throw new Refusal('ESTALE', `'${path}' is another file by now`)
     return entry as Entry & { known: { content: FileContent } }
   }
@@ -745,7 +741,8 @@ export class Views {
       this.#local.lookAgain(to)
       return 'later'
     }
-    if (this.#events.placing(from) || this.#events.placing(to)) return 'later'
+    // Who was about to put something in its place finds the folder gone.
+    if (this.#seen.has(from) || this.#events.placing(from) || this.#events.placing(to)) return 'later'
     try {
       return this.#folderKnown(parentOf(to), sinceMs) ? 'now' : 'later'
     } catch (error) {

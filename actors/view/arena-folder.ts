@@ -208,7 +208,7 @@ export class ArenaFolder {
     refuseOwn(path, 'ENOENT')
     let opened: Answer<OpenFile>
     try {
-      opened = this.#root.open(path, how)
+      opened = this.#root.open(path, how, signal)
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error
       return this.#openUnreal(path, how, signal)
@@ -216,17 +216,21 @@ export class ArenaFolder {
     return then(opened, file => this.#given(path, file, how))
   }
 
+  /** After whatever was waited for the program may have gone away, to open it again: then nothing is emptied or made any more. */
   async #openUnreal(path: string, how: OpenHow, signal: AbortSignal | undefined): Promise<OpenFile> {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const file = await this.#unreal(path)
+      notInterrupted(signal)
       if (file !== null && !how.write) return this.#onDemand(path, file, signal)
-      const made = file !== null && how.truncate ? await this.#begunAnew(path, file, how) : null
-      if (made !== null) return made
-      if (file !== null && !how.truncate) await this.#ask({ type: 'make_real', path: path as EntryPath }, signal)
       try {
-        return this.#given(path, await this.#root.open(path, how), how)
+        const made = file !== null && how.truncate ? await this.#begunAnew(path, file, how, signal) : null
+        if (made !== null) return made
+        if (file !== null && !how.truncate) await this.#makeReal(path, signal)
+        return this.#given(path, await this.#root.open(path, how, signal), how)
       } catch (error) {
-        if (codeOf(error) !== 'ENOENT' || file === null) throw error
+        // It has just come, or somebody else puts something in its place.
+        const again = file !== null && (codeOf(error) === 'ENOENT' || codeOf(error) === 'ESTALE')
+        if (!again) throw error
       }
     }
     throw new ViewError('EBUSY', `'${path}' comes and goes`)
@@ -296,8 +300,14 @@ export class ArenaFolder {
   }
 
   /** An unreal file that is opened to be written from its start: an empty one takes its place. null: something is there by now. */
-  async #begunAnew(path: string, file: UnrealFile, how: OpenHow): Promise<OpenFile | null> {
+  async #begunAnew(
+    path: string,
+    file: UnrealFile,
+    how: OpenHow,
+    signal: AbortSignal | undefined,
+  ): Promise<OpenFile | null> {
     return this.#replacing(path, file, () => {
+      notInterrupted(signal)
       try {
         const made = this.#root.create(path, { ...how, exclusive: true }, modeOf(file), ours)
         this.#identities.became(path, made.entry.id)
@@ -414,8 +424,10 @@ export class ArenaFolder {
       try {
         if (await this.#renamed(from, to, how)) return
       } catch (error) {
-        // Its content may have been given up since it was looked at.
-        if (codeOf(error) !== 'ENOENT' || (this.#real(from) ?? (await this.#unreal(from))) === null) throw error
+        // Its content may have been given up since it was looked at, or somebody else puts something in the other's place.
+        const code = codeOf(error)
+        if (code !== 'ENOENT' && code !== 'ESTALE') throw error
+        if (code === 'ENOENT' && (this.#real(from) ?? (await this.#unreal(from))) === null) throw error
         failure = error
       }
     }
@@ -427,8 +439,8 @@ export class ArenaFolder {
     const source = this.#real(from)
     const unrealSource = source === null ? await this.#unreal(from) : null
     if (source === null && unrealSource === null) {
-      this.#root.rename(from, to, how)
-      return true
+      if (this.#real(from) === null) missing(from)
+      return false
     }
     const target = this.#real(to)
     const unrealTarget = target === null ? await this.#unreal(to) : null
@@ -849,6 +861,11 @@ function refuseOwn(path: string, code: 'ENOENT' | 'EPERM'): void {
 
 function isMark(text: string): text is Mark | 'clear' {
   return text === 'real' || text === 'pinned' || text === 'unreal' || text === 'clear'
+}
+
+/** Whoever was told that nothing has come of it does it once more: that must not be undone by the first time. */
+function notInterrupted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new ViewError('EINTR', 'interrupted')
 }
 
 function missing(path: string): never {

@@ -131,20 +131,21 @@ export class FolderSource implements ViewSource {
     return this.#inParent(path, readLinkIn)
   }
 
-  open(path: string, how: OpenHow): Answer<OpenFile> {
+  open(path: string, how: OpenHow, signal?: AbortSignal): Answer<OpenFile> {
     const flags = (how.write ? (how.read ? READ_WRITE : WRITE) : READ) | (how.append ? constants.O_APPEND : 0)
     try {
       return this.#opened(openBelow(this.#root, path, flags), how.truncate)
     } catch (error) {
       if (!isLeased(error)) throw error
-      return this.#openLater(path, flags, how.truncate)
+      return this.#openLater(path, flags, how.truncate, signal)
     }
   }
 
   /** Somebody holds a lease on the file for a moment, as the arena does to see whether it is being written. */
-  async #openLater(path: string, flags: number, empty: boolean): Promise<OpenFile> {
+  async #openLater(path: string, flags: number, empty: boolean, signal: AbortSignal | undefined): Promise<OpenFile> {
     for (let tries = 1; ; tries++) {
       await setTimeout(LEASE_PAUSE_MS)
+      if (signal?.aborted) throw new ViewError('EINTR', 'interrupted')
       try {
         return this.#opened(openBelow(this.#root, path, flags), empty)
       } catch (error) {

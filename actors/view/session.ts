@@ -7,8 +7,8 @@
  */
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, write } from 'node:fs'
-import { setTimeout } from 'node:timers/promises'
+import { closeSync, readFileSync, write } from 'node:fs'
+import { setTimeout as wait } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Worker } from 'node:worker_threads'
 import { type DeviceLoopMessage, type DeviceLoopStart, FLAGS } from './device-messages.ts'
@@ -73,6 +73,11 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
     now: () => BigInt(Date.now()) * 1_000_000n,
     openBacking: descriptor => openBacking(device, descriptor),
     closeBacking: backing => closeBacking(device, backing),
+    statusOf,
+    later: (waitMs, action) => {
+      const timer = setTimeout(action, waitMs)
+      return () => clearTimeout(timer)
+    },
   }
   const view = new View(source, root, outlet, { passthrough: (options.passthrough ?? true) && mayGiveFiles() })
   const near = new NearReader({
@@ -98,7 +103,7 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
       near.stop()
       // A notification may wait for a lock that a request holds: so those are answered first.
       view.stop()
-      await Promise.race([notices.close(), setTimeout(NOTICES_MS, null, { ref: false })])
+      await Promise.race([notices.close(), wait(NOTICES_MS, null, { ref: false })])
       Atomics.store(flags, FLAGS.stopped, 1)
       wake(waker)
       await Promise.all(readers.map(reader => reader.gone))
@@ -139,6 +144,14 @@ export async function openView(options: ViewOptions): Promise<OpenView> {
   } catch (error) {
     await end(error instanceof Error ? error : new Error(String(error)))
     throw error
+  }
+}
+
+function statusOf(pid: number): string | null {
+  try {
+    return readFileSync(`/proc/${pid}/status`, 'latin1')
+  } catch {
+    return null
   }
 }
 

@@ -131,7 +131,10 @@ export interface ViewSource {
   lookup(path: string): Answer<SourceEntry>
   openFolder(path: string): Answer<OpenFolder>
   readLink(path: string): Answer<string>
-  /** May take long where content has to come first; `signal` says that nobody waits any more. */
+  /**
+   * May take long where content has to come first; `signal` says that nobody waits any more: nothing is made or emptied from then on, as the
+   * program may have opened it once more and written to it.
+   */
   open(path: string, how: OpenHow, signal: AbortSignal): Answer<OpenFile>
   /** Makes and opens a file; with `exclusive` EEXIST if there is something, else an existing file is opened. */
   create(path: string, how: OpenHow & { exclusive: boolean }, mode: number, owner: Owner): Answer<OpenFile>

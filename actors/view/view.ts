@@ -43,6 +43,7 @@ import {
   writeReplyHeader,
 } from './fuse-reply.ts'
 import { type Name, type Operation, type Request, readRequest } from './fuse-request.ts'
+import { Interruptions, type InterruptionsOutlet } from './interruptions.ts'
 import { closeKept, kept } from './kept.ts'
 import { type Node, NodeTable } from './node-table.ts'
 import {
@@ -72,8 +73,6 @@ import {
 export const HANDLES_MAX = 65_536
 /** Requests that wait for their source. */
 export const RUNNING_MAX = 4096
-/** Requests that were interrupted before they came here: two threads read, so they may overtake. */
-const EARLY_INTERRUPTS_MAX = 256
 /** Handles that are no descriptors are numbered from here. */
 export const VIRTUAL_HANDLE = 2 ** 32
 /** A file that changed later than this before it was opened may change again within one tick of its clock. */
@@ -97,7 +96,7 @@ export interface ViewLimits {
 }
 
 /** Where a view's words go, and what it cannot know by itself. */
-export interface ViewOutlet {
+export interface ViewOutlet extends InterruptionsOutlet {
   /** Not to be kept: its memory is used again. */
   reply(bytes: Uint8Array): void
   /**
@@ -168,13 +167,11 @@ export class View {
   readonly #open = new Map<Node, Set<Handle>>()
   readonly #backings = new Map<Node, Backing>()
   /** Requests that wait and can be interrupted. */
-  readonly #running = new Map<number, AbortController>()
-  readonly #earlyInterrupts = new Set<number>()
+  readonly #waiting: Interruptions
   readonly #wantsPassthrough: boolean
   readonly #handlesMax: number
   readonly #runningMax: number
   #passthrough = false
-  #stopped = false
   #nextHandle = VIRTUAL_HANDLE
   readonly #unsubscribe: () => void
   /** A reply with content that was there. */
@@ -191,6 +188,7 @@ export class View {
   ) {
     this.#source = source
     this.#outlet = outlet
+    this.#waiting = new Interruptions(outlet)
     this.#nodes = new NodeTable(root.id)
     this.#wantsPassthrough = options.passthrough
     this.#handlesMax = options.handlesMax ?? HANDLES_MAX
@@ -200,7 +198,7 @@ export class View {
 
   /** How much is open and known, for status and tests. */
   get counts(): { nodes: number; handles: number; running: number } {
-    return { nodes: this.#nodes.size, handles: this.#handles.size, running: this.#running.size }
+    return { nodes: this.#nodes.size, handles: this.#handles.size, running: this.#waiting.size }
   }
 
   /** Takes a request as it was read from the device. `bytes` is the view's from now on. */
@@ -213,7 +211,7 @@ export class View {
         for (const { node, count } of request.forgets) this.#forget(node, count)
         return
       case 'INTERRUPT':
-        return this.#interrupt(request.interrupted)
+        return this.#waiting.interrupt(request.interrupted)
       case 'INIT':
         return this.#init(request)
       default:
@@ -224,8 +222,7 @@ export class View {
   /** Ends all that waits, and lets nothing wait any more. */
   stop(): void {
     this.#unsubscribe()
-    this.#stopped = true
-    for (const running of [...this.#running.values()]) running.abort()
+    this.#waiting.stop()
   }
 
   /** Closes all that is open. Nobody may use a handle any more. */
@@ -258,36 +255,25 @@ export class View {
 
   /**
    * What may take long because of content that is elsewhere. Whoever interrupts gets away at once, without waiting for the source to
-   * notice. All else is done to its end, as on a disk: a folder that was made must not be told as not made.
+   * notice, and opens it again: the source empties nothing any more then. All else is done to its end, as on a disk: a folder that was made
+   * must not be told as not made.
    */
   #wait(request: Operation<'READ' | 'OPEN'>): Promise<Uint8Array> {
-    const { unique } = request
-    if (this.#earlyInterrupts.delete(unique) || this.#stopped) throw new ViewError('EINTR', 'interrupted')
-    if (this.#running.size >= this.#runningMax) {
-      this.#outlet.log('view_full', { running: this.#running.size })
+    const { unique, pid } = request
+    if (this.#waiting.size >= this.#runningMax) {
+      this.#waiting.passed(unique)
+      this.#outlet.log('view_full', { running: this.#waiting.size })
       throw new ViewError('EBUSY', 'too many requests wait')
     }
-    const abort = new AbortController()
-    this.#running.set(unique, abort)
+    const signal = this.#waiting.begin(unique, pid)
     return new Promise((resolve, reject) => {
-      abort.signal.addEventListener('abort', () => {
-        this.#running.delete(unique)
+      signal.addEventListener('abort', () => {
+        this.#waiting.end(unique)
         reject(new ViewError('EINTR', 'interrupted'))
       })
-      const done = request.op === 'READ' ? this.#read(request, abort.signal) : this.#openFile(request, abort.signal)
-      done.finally(() => this.#running.delete(unique)).then(resolve, reject)
+      const done = request.op === 'READ' ? this.#read(request, signal) : this.#openFile(request, signal)
+      done.finally(() => this.#waiting.end(unique)).then(resolve, reject)
     })
-  }
-
-  #interrupt(unique: number): void {
-    const running = this.#running.get(unique)
-    if (running !== undefined) return running.abort()
-    this.#earlyInterrupts.add(unique)
-    if (this.#earlyInterrupts.size <= EARLY_INTERRUPTS_MAX) return
-    for (const oldest of this.#earlyInterrupts) {
-      this.#earlyInterrupts.delete(oldest)
-      break
-    }
   }
 
   /** Body of the reply. */
@@ -707,7 +693,7 @@ export class View {
     const length = Math.min(size, TRANSFER_BYTES_MAX)
     const count = handle.file.readNow(offset, this.#content.subarray(OUT_HEADER_BYTES, OUT_HEADER_BYTES + length))
     if (count === null) return false
-    this.#earlyInterrupts.delete(unique)
+    this.#waiting.passed(unique)
     writeReplyHeader(this.#content, unique, OUT_HEADER_BYTES + count)
     this.#outlet.reply(this.#content.subarray(0, OUT_HEADER_BYTES + count))
     return true

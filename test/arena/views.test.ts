@@ -1,4 +1,5 @@
 /** What an arena answers to mounted views, and what becomes of a user's changes of files that are not on the disk. */
+import { isDeepStrictEqual } from 'node:util'
 import test from 'ava'
 import type { BlobHash, EntryPath } from '../../protocol/ids.ts'
 import { LEASE_MS } from '../../protocol/limits.ts'
@@ -331,6 +332,27 @@ test('what took the place of an unreal file and went again before it was looked 
   view.tell({ type: 'touched', paths: [at('file')] })
   settle(world)
   t.deepEqual(a.tree(), {})
+})
+
+test("a file in whose place something is to be put is there until it was, and is nobody else's to change meanwhile", t => {
+  const { world, a, b, view } = partial({ file: 'old' })
+  const other = new TestView(b)
+  const toldGone = { changes: [{ path: 'file', unreal: null }] }
+  const hash = hashOf(view, 'file')
+  view.ask({ type: 'seen', path: at('file'), hash })
+  for (const one of [view, other]) {
+    t.is(one.look('file')?.hash, hash)
+    t.is(one.ask({ type: 'seen', path: at('file'), hash }), 'ESTALE')
+    t.is(one.ask({ type: 'remove', path: at('file'), hash }), 'ESTALE')
+  }
+  b.disk.writeFile('file', Buffer.from('new'))
+  view.tell({ type: 'touched', paths: [at('file')] })
+  t.is(other.look('file'), null)
+  t.true(other.said.some(({ type, ...said }) => type === 'changed' && isDeepStrictEqual(said, toldGone)))
+  settle(world)
+  t.deepEqual(a.tree(), { file: 'new' })
+  t.deepEqual(a.conflicts(), [])
+  other.close()
 })
 
 test('a file that did not come to take the place of an unreal one leaves it as it was', t => {

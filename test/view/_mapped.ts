@@ -2,27 +2,17 @@
  * A small program in C that does with a file what Node cannot: reads and writes it through a mapping, and reads it again and again
  * while others replace it. Compiled by the test that needs it.
  */
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { within } from '../_deadline.ts'
-import { type Cleaning, temporaryFolder } from '../_temp.ts'
+import type { Cleaning } from '../_temp.ts'
+import { compiled } from './_compiled.ts'
 
 const END_MS = 60_000
 
-/** Why the program cannot be had here, or null. */
-export const cannotMap: string | null =
-  spawnSync('gcc', ['--version'], { stdio: 'ignore' }).status === 0 ? null : 'gcc is not installed'
-
 /** Compiles the program; where it is. */
 export function mappedProgram(t: Cleaning): string {
-  const folder = temporaryFolder(t)
-  const [source, program] = [join(folder, 'mapped.c'), join(folder, 'mapped')]
-  writeFileSync(source, SOURCE)
-  const { status, stderr } = spawnSync('gcc', ['-O2', '-Wall', '-Werror', '-o', program, source], { encoding: 'utf8' })
-  if (status !== 0) throw new Error(`gcc: ${stderr}`)
-  return program
+  return compiled(t, 'mapped', SOURCE)
 }
 
 /** Bytes of the version of this number, as the program's `watch` expects them: each word says its version and its place. */

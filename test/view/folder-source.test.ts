@@ -115,6 +115,24 @@ onLinux('a file that somebody looks at with a lease is opened for writing a mome
   file.close()
 })
 
+onLinux('a file that somebody looks at with a lease is not emptied once nobody waits for it any more', async t => {
+  const { root, source } = folder(t)
+  fs.writeFileSync(join(root, 'file'), 'content')
+  const at = openRoot(root)
+  const fd = openBelow(at, 'file', READ)
+  t.teardown(() => {
+    close(fd)
+    close(at)
+  })
+  if (takeLease(fd) !== 'taken') return t.pass('no leases on this disk')
+  const interruption = new AbortController()
+  const opening = Promise.resolve(source.open('file', { ...writing, truncate: true }, interruption.signal))
+  interruption.abort()
+  releaseLease(fd)
+  await t.throwsAsync(opening, { code: 'EINTR' })
+  t.is(fs.readFileSync(join(root, 'file'), 'utf8'), 'content')
+})
+
 onLinux('a file keeps its id through renames and links; another in its place has another', async t => {
   const { root, source } = folder(t)
   fs.writeFileSync(join(root, 'a'), '')

@@ -14,7 +14,8 @@ import { OWN_FOLDER } from '../../protocol/path.ts'
 import { within } from '../_deadline.ts'
 import { arenaName } from '../system/_household.ts'
 import { onMount, type PartialWorld, partialWorld } from './_arenas.ts'
-import { cannotMap, mappedProgram } from './_mapped.ts'
+import { cannotCompile } from './_compiled.ts'
+import { mappedProgram } from './_mapped.ts'
 import {
   type Choice,
   generator,
@@ -308,5 +309,5 @@ async function compare(t: ExecutionContext): Promise<void> {
 onMount(
   `${OPERATIONS} random operations in a mounted arena do what they do on a disk, while files are given up and the peer that has them goes (SEED=${SEED})`,
   compare,
-  cannotMap,
+  cannotCompile,
 )

@@ -7,7 +7,8 @@ import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
 import { arenaName } from '../system/_household.ts'
 import { eventually, onMount, partialWorld } from './_arenas.ts'
-import { cannotMap, mappedProgram, versionBytes, versionSize, type Watched, watch } from './_mapped.ts'
+import { cannotCompile } from './_compiled.ts'
+import { mappedProgram, versionBytes, versionSize, type Watched, watch } from './_mapped.ts'
 
 const ROUNDS = Number(process.env.VIEW_ROUNDS ?? 16)
 const KINDS = ['opened', 'held', 'mapped'] as const
@@ -58,5 +59,5 @@ function isVersion(file: string, version: number): boolean {
 
 for (const here of ['real', 'unreal'] as const) {
   const title = `who reads ${here === 'real' ? 'a real' : 'an unreal'} file that is replaced elsewhere gets one version, never a mix`
-  onMount(title, async t => readers(t, here), cannotMap)
+  onMount(title, async t => readers(t, here), cannotCompile)
 }

@@ -6,6 +6,8 @@ import { promisify } from 'node:util'
 import { getAttribute, listAttributes, removeAttribute, setAttribute } from '../../actors/view/view-calls.ts'
 import { arenaName } from '../system/_household.ts'
 import { againAndAgain, content, eventually, namesIn, onMount, partialWorld } from './_arenas.ts'
+import { cannotCompile } from './_compiled.ts'
+import { signalledProgram, writeSignalled } from './_signalled.ts'
 
 const run = promisify(execFile)
 
@@ -176,6 +178,42 @@ onMount('a file that is written into becomes real first, and whoever saves over 
   t.deepEqual(namesIn(w.there), ['.realize', ...Object.keys(expected)].sort())
   t.deepEqual((await w.laptop.call('conflicts', { arena: arenaName('docs') })).conflicts, [])
 })
+
+onMount(
+  'what an interrupted program opens once more is emptied once, and several that save at the same time find the file',
+  async t => {
+    const program = signalledProgram(t)
+    const [count, bytes] = [300, 3000]
+    const w = await partialWorld(t, root => {
+      for (const folder of ['timer', 'person', 'together']) {
+        fs.mkdirSync(join(root, folder))
+        for (let index = 0; index < count; index++)
+          fs.writeFileSync(join(root, folder, `f${index}`), content(index, bytes))
+      }
+    })
+    const folder = (name: string) => ({ folder: join(w.docs, name), count })
+    t.is(await writeSignalled(program, { ...folder('timer'), by: 'timer', byte: 65 }), 0, 'a timer interrupts nothing')
+    const interrupted = await writeSignalled(program, { ...folder('person'), by: 'person', byte: 65 })
+    t.true(interrupted > 0)
+    const together = [66, 67, 68].map(byte => writeSignalled(program, { ...folder('together'), by: 'nobody', byte }))
+    await Promise.all(together)
+    t.log(`${interrupted} openings interrupted`)
+    await w.household.settled()
+    for (let index = 0; index < count; index++) {
+      const kept = index % 3 === 2 ? content(index, bytes).subarray(500) : Buffer.alloc(0)
+      const expected = Buffer.concat([Buffer.alloc(500, 65), kept])
+      for (const at of [w.docs, w.there])
+        for (const by of ['timer', 'person']) t.true(fs.readFileSync(join(at, by, `f${index}`)).equals(expected))
+      t.true(
+        fs
+          .readFileSync(join(w.docs, `together/f${index}`))
+          .equals(fs.readFileSync(join(w.there, `together/f${index}`))),
+      )
+    }
+    t.deepEqual((await w.laptop.call('conflicts', { arena: arenaName('docs') })).conflicts, [])
+  },
+  cannotCompile,
+)
 
 onMount('a file that took the place of an unreal one and is deleted at once is deleted, not brought back', async t => {
   const w = await partialWorld(t, root => {

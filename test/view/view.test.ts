@@ -24,6 +24,8 @@ class Bench {
   readonly notices: Uint8Array[] = []
   readonly logged: string[] = []
   readonly backings: string[] = []
+  /** Of whoever waits; null: nobody knows. */
+  status: string | null = null
   readonly #answers = new Map<number, Answer>()
   readonly #waiting = new Map<number, (answer: Answer) => void>()
   #unique = 2
@@ -38,6 +40,8 @@ class Bench {
       now: () => 1_700_000_000_000_000_000n,
       openBacking: descriptor => this.backings.push(`open ${descriptor >= 0}`),
       closeBacking: backing => this.backings.push(`close ${backing}`),
+      statusOf: () => this.status,
+      later: () => () => {},
     }
     this.view = new View(this.source, this.source.lookup(''), outlet, { passthrough: false, ...options })
     t.teardown(() => this.view.close())
