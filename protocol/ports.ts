@@ -272,6 +272,8 @@ export type ViewQuestion =
    * `unseen`, or until something is there.
    */
   | { type: 'seen'; path: EntryPath; hash: BlobHash }
+  /** Something was put in the place of a file that was `seen`. Answered when that is noted: what was said before is out of date. */
+  | { type: 'placed'; path: EntryPath }
   /** A user's changes of an unreal file. ESTALE: it is another one by now, or none. EXDEV (rename): not without its content. */
   | { type: 'remove'; path: EntryPath; hash: BlobHash }
   | { type: 'rename'; path: EntryPath; hash: BlobHash; to: EntryPath }
@@ -291,6 +293,7 @@ export interface ViewAnswers {
   cached: CachedFile | null
   make_real: null
   seen: null
+  placed: null
   remove: null
   rename: null
   rename_below: null

@@ -341,6 +341,8 @@ export class Views {
         return this.#makeReal(desk, id, question.path)
       case 'seen':
         return this.#whenPlaced(desk, id, [question.path], () => this.#noteSeen(desk, question.path, question.hash))
+      case 'placed':
+        return this.#placed(desk, question.path)
       case 'remove':
         return this.#whenPlaced(desk, id, [question.path], () => this.#remove(question.path, question.hash))
       case 'rename':
@@ -587,26 +589,34 @@ export class Views {
   }
 
   #touched(paths: readonly EntryPath[]): void {
-    const { timers, clock } = this.#context
     this.flush()
     this.#local.touched(paths)
-    for (const path of paths) {
-      const seen = this.#seen.get(path)
-      if (seen === undefined) continue
-      seen.placed = true
-      this.#tellOf(path)
-      timers.set(`replaced:${path}`, clock.nowMs() + MISSING_MS, () => this.#lookForReplaced(path))
-    }
+    for (const path of paths) if (this.#seen.get(path)?.placed) this.#lookLater(path)
+  }
+
+  #placed(desk: Desk, path: EntryPath): null {
+    this.#local.touched([path])
+    const seen = this.#seen.get(path)
+    if (seen?.desk !== desk || seen.placed) return null
+    seen.placed = true
+    this.#tellOf(path)
+    this.#lookLater(path)
+    return null
+  }
+
+  #lookLater(path: EntryPath): void {
+    const { timers, clock } = this.#context
+    timers.set(`replaced:${path}`, clock.nowMs() + MISSING_MS, () => this.#lookForReplaced(path))
   }
 
   /** What was put in the place of an unreal file and is gone before it was looked at was deleted, and so is what it replaced. */
   #lookForReplaced(path: EntryPath): void {
-    const { disk, store, timers, clock } = this.#context
+    const { disk, store } = this.#context
     const seen = this.#seen.get(path)
-    if (seen === undefined) return
+    if (!seen?.placed) return
     const entry = store.entry(path)
     if (disk.stat(path) !== null || this.#local.unsettled(path) || this.#events.placing(path)) {
-      timers.set(`replaced:${path}`, clock.nowMs() + MISSING_MS, () => this.#lookForReplaced(path))
+      this.#lookLater(path)
       return
     }
     this.#forgetSeen(path)
@@ -614,10 +624,11 @@ export class Views {
       this.#transact([path], writer => [this.#deleted(writer, this.#takeOut(writer, entry, seen.version), path)])
   }
 
-  /** Does something as soon as no step of ours is under way at these paths. */
+  /** Does something as soon as no step of ours is under way at these paths, and nobody is about to put something there. */
   #whenPlaced(desk: Desk, id: number, paths: readonly EntryPath[], action: (sinceMs: number) => unknown): unknown {
     const sinceMs = this.#context.clock.nowMs()
-    const look = () => (paths.some(path => this.#events.placing(path)) ? undefined : action(sinceMs))
+    const busy = (path: EntryPath) => this.#events.placing(path) || this.#seen.get(path)?.placed === false
+    const look = () => (paths.some(busy) ? undefined : action(sinceMs))
     const result = look()
     return result === undefined ? this.#wait(desk, id, look) : result
   }
@@ -769,7 +780,10 @@ export class Views {
   /** Whether a folder is known to be one; false: it was just made, and is being looked at. Throws ENOENT if there is none. */
   #folderKnown(folder: EntryPath | undefined, sinceMs: number): boolean {
     const { store, disk, timers, clock } = this.#context
-    if (folder === undefined || store.entry(folder)?.have?.content.type === 'dir') return true
+    if (folder === undefined) return true
+    const entry = store.entry(folder)
+    // Also one that only holds something, which no version speaks of (R4).
+    if (entry?.have?.content.type === 'dir' || entry?.dormant) return true
     if (disk.stat(folder)?.type !== 'dir') throw new Refusal('ENOENT', `there is no folder '${folder}'`)
     if (this.#local.rules.ignores(folder, true)) throw new Refusal('EXDEV', `the folder '${folder}' is ignored`)
     timers.set('view folders', clock.nowMs() + FOLDER_MS, () => {})

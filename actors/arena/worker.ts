@@ -370,6 +370,9 @@ function openView(view: MessagePort): void {
   view.on('close', () => {
     views.get(view)?.close()
     views.delete(view)
+    // Others may have waited for it.
+    arena?.step()
+    carryOn()
   })
   if (arena) beginView(view)
   else if (waiting !== null) tellRoot(view)

@@ -163,39 +163,70 @@ export class ArenaFolder {
     refuseOwn(path, 'ENOENT')
     const real = this.#real(path)
     if (real !== null) return real
-    return then(this.#unreal(path), file => {
-      if (file !== null) return this.#entryOf(path, file)
+    const unreal = this.#unreal(path)
+    return then(unreal, file => {
       // It may have become real while the arena was asked.
-      return this.#real(path) ?? missing(path)
+      const now = file === null || unreal instanceof Promise ? this.#real(path) : null
+      if (now !== null) return now
+      return file === null ? missing(path) : this.#entryOf(path, file)
     })
   }
 
   openFolder(path: string): Answer<OpenFolder> {
     refuseOwn(path, 'ENOENT')
     const opened = this.#root.openFolder(path)
+    // Who lists it goes on while it, or a folder above, is renamed.
+    const at = { path }
+    this.#folders.add(at)
     // Of a folder that is too large to be remembered: what there was when it was listed.
     let large: ReadonlyMap<string, UnrealFile> = new Map()
-    const entry = (name: string) => this.#shown(below(path, name), opened.child(name) as SourceEntry | null)
+    const entry = (name: string) => this.#shown(below(at.path, name), opened.child(name) as SourceEntry | null)
     return {
       ...opened,
       entry: this.#mapped(path, opened.entry),
-      look: () => then(opened.look(), found => this.#mapped(path, found)),
-      names: () =>
-        then(opened.names(), async names => {
-          const unreal = this.#files.names(path) ?? (await this.#listed(path))
-          if (unreal instanceof Map && this.#files.names(path) === undefined) large = unreal
-          return allNames(path, names, unreal instanceof Map ? unreal.keys() : unreal)
-        }),
+      look: () => then(opened.look(), found => this.#mapped(at.path, found)),
+      names: async () => {
+        const before = await this.#settledNames(at)
+        const real = await opened.names()
+        // What has just left the disk was told of; what has just come to it was there before, or is there now.
+        this.#link?.drain()
+        const { path } = at
+        const known = this.#files.names(path)
+        const unreal = known ?? (await this.#listed(path))
+        if (unreal instanceof Map && this.#files.names(path) === undefined) large = unreal
+        const more = before === undefined || known === undefined ? await opened.names() : before
+        return allNames(path, [...more, ...real], unreal instanceof Map ? unreal.keys() : unreal)
+      },
       child: name => {
-        if (path === '' && isOwn(name)) return null
+        if (at.path === '' && isOwn(name)) return null
         const real = entry(name)
         if (real !== null) return real
         const listed = large.get(name)
-        if (listed !== undefined) return { ...this.#entryOf(below(path, name), listed), validMs: 0 }
-        return then(this.#unreal(below(path, name)), file => {
-          return file === null ? entry(name) : this.#entryOf(below(path, name), file)
+        if (listed !== undefined) return { ...this.#entryOf(below(at.path, name), listed), validMs: 0 }
+        return then(this.#unreal(below(at.path, name)), file => {
+          return file === null ? entry(name) : this.#entryOf(below(at.path, name), file)
         })
       },
+      close: () => {
+        this.#folders.delete(at)
+        opened.close()
+      },
+    }
+  }
+  readonly #folders = new Set<{ path: string }>()
+
+  /** Unreal files of a folder as far as they are known here, once what is to follow it has. Undefined: they are not. */
+  async #settledNames(at: { path: string }): Promise<string[] | undefined> {
+    for (let end = this.#followed(at.path); end !== undefined; end = this.#followed(at.path)) await end
+    this.#link?.drain()
+    return this.#files.names(at.path)
+  }
+
+  /** Whoever lists a folder that was renamed, or one below, lists it under its new name. */
+  #foldersMoved(from: string, to: string, exchanged: boolean): void {
+    for (const at of this.#folders) {
+      const moved = movedPath(at.path, from, to) ?? (exchanged ? movedPath(at.path, to, from) : null)
+      if (moved !== null) at.path = moved
     }
   }
 
@@ -206,6 +237,8 @@ export class ArenaFolder {
 
   open(path: string, how: OpenHow, signal: AbortSignal): Answer<OpenFile> {
     refuseOwn(path, 'ENOENT')
+    // The arena may have been waited for.
+    notInterrupted(signal)
     let opened: Answer<OpenFile>
     try {
       opened = this.#root.open(path, how, signal)
@@ -213,7 +246,15 @@ export class ArenaFolder {
       if (codeOf(error) !== 'ENOENT') throw error
       return this.#openUnreal(path, how, signal)
     }
-    return then(opened, file => this.#given(path, file, how))
+    if (!(opened instanceof Promise)) return this.#given(path, opened, how)
+    return opened.then(
+      file => this.#given(path, file, how),
+      error => {
+        // It was given up while it was waited for.
+        if (codeOf(error) !== 'ENOENT') throw error
+        return this.#openUnreal(path, how, signal)
+      },
+    )
   }
 
   /** After whatever was waited for the program may have gone away, to open it again: then nothing is emptied or made any more. */
@@ -221,11 +262,17 @@ export class ArenaFolder {
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       const file = await this.#unreal(path)
       notInterrupted(signal)
-      if (file !== null && !how.write) return this.#onDemand(path, file, signal)
+      if (file !== null && !how.write) {
+        const opened = await this.#onDemand(path, file, signal)
+        // Who began to write it meanwhile did not know of this reader.
+        if (this.#looked(path) === null) return opened
+        opened.close()
+      }
       try {
-        const made = file !== null && how.truncate ? await this.#begunAnew(path, file, how, signal) : null
+        const replaced = file !== null && how.write && how.truncate ? file : null
+        const made = replaced === null ? null : await this.#begunAnew(path, replaced, how, signal)
         if (made !== null) return made
-        if (file !== null && !how.truncate) await this.#makeReal(path, signal)
+        if (file !== null && how.write && !how.truncate) await this.#makeReal(path, signal)
         return this.#given(path, await this.#root.open(path, how, signal), how)
       } catch (error) {
         // It has just come, or somebody else puts something in its place.
@@ -309,7 +356,7 @@ export class ArenaFolder {
     return this.#replacing(path, file, () => {
       notInterrupted(signal)
       try {
-        const made = this.#root.create(path, { ...how, exclusive: true }, modeOf(file), ours)
+        const made = this.#root.createNow(path, { ...how, exclusive: true }, modeOf(file), ours)
         this.#identities.became(path, made.entry.id)
         return this.#given(path, made, how)
       } catch (error) {
@@ -328,20 +375,36 @@ export class ArenaFolder {
       result = put()
     } finally {
       if (result === null) this.#link?.tell({ type: 'unseen', path: at })
-      else this.#noLonger(path)
+      else this.#isPlaced(at)
     }
-    if (result !== null) this.#tellNow([at])
     return result
   }
+
+  /** Something on the disk took the place of an unreal file. What the arena says of the path is out of date until it has heard of it. */
+  #isPlaced(path: EntryPath): void {
+    this.#noLonger(path)
+    if (this.#link === null) return
+    const mine = {}
+    this.#placed.set(path, mine)
+    const heard = () => {
+      if (this.#placed.get(path) === mine) this.#placed.delete(path)
+    }
+    this.#link.ask({ type: 'placed', path }, undefined, heard).catch(heard)
+  }
+  readonly #placed = new Map<string, object>()
 
   create(path: string, how: OpenHow & { exclusive: boolean }, mode: number, owner: Owner): Answer<OpenFile> {
     refuseOwn(path, 'EPERM')
     return then(this.#unreal(path), file => {
       // Where something real is, the disk says what comes of it.
       if (file === null || this.#real(path) !== null)
-        return this.#given(path, this.#root.create(path, how, mode, owner), how)
+        return then(this.#root.create(path, how, mode, owner), made => this.#given(path, made, how))
       if (how.exclusive) throw new ViewError('EEXIST', `'${path}'`)
-      return this.#openUnreal(path, how, undefined)
+      return this.#openUnreal(path, how, undefined).catch(async error => {
+        if (codeOf(error) !== 'ENOENT') throw error
+        // It went just now.
+        return this.#given(path, await this.#root.create(path, how, mode, owner), how)
+      })
     })
   }
 
@@ -369,9 +432,19 @@ export class ArenaFolder {
 
   link(from: string, to: string): Answer<SourceEntry> {
     refuseOwn(from, 'ENOENT')
-    const made = () => this.#made(to, root => root.link(from, to))
-    if (this.#real(from) !== null) return made()
-    return then(this.#makeReal(from), made)
+    return this.#linked(from, to)
+  }
+
+  async #linked(from: string, to: string): Promise<SourceEntry> {
+    for (let tries = 1; ; tries++) {
+      if (this.#real(from) === null) await this.#makeReal(from)
+      try {
+        return await this.#made(to, root => root.link(from, to))
+      } catch (error) {
+        // Its content may have been given up since.
+        if (codeOf(error) !== 'ENOENT' || tries >= TRIES_MAX || (await this.#unreal(from)) === null) throw error
+      }
+    }
   }
 
   remove(path: string): Answer<void> {
@@ -416,13 +489,19 @@ export class ArenaFolder {
     })
   }
 
-  async rename(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Promise<void> {
+  /** @param renamed run as soon as the disk shows it under its new name: what is not there may follow yet */
+  async rename(
+    from: string,
+    to: string,
+    how: 'replace' | 'keep' | 'exchange',
+    renamed: () => void = () => {},
+  ): Promise<void> {
     refuseOwn(from, 'ENOENT')
     refuseOwn(to, 'EPERM')
     let failure: unknown = new ViewError('EBUSY', `'${from}' or '${to}' comes and goes`)
     for (let tries = 0; tries < TRIES_MAX; tries++) {
       try {
-        if (await this.#renamed(from, to, how)) return
+        if (await this.#renamed(from, to, how, renamed)) return
       } catch (error) {
         // Its content may have been given up since it was looked at, or somebody else puts something in the other's place.
         const code = codeOf(error)
@@ -435,7 +514,13 @@ export class ArenaFolder {
   }
 
   /** False: something has come or gone meanwhile; to be tried again. */
-  async #renamed(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Promise<boolean> {
+  async #renamed(
+    from: string,
+    to: string,
+    how: 'replace' | 'keep' | 'exchange',
+    renamed: () => void,
+  ): Promise<boolean> {
+    for (const path of [from, to]) await this.#followed(path)
     const source = this.#real(from)
     const unrealSource = source === null ? await this.#unreal(from) : null
     if (source === null && unrealSource === null) {
@@ -473,6 +558,8 @@ export class ArenaFolder {
       else rename()
       this.#identities.forget(to)
       this.#tellNow([from as EntryPath, to as EntryPath])
+      renamed()
+      this.#foldersMoved(from, to, how === 'exchange')
       if (follow) await this.#moveBelow(from, to)
       return true
     } finally {
@@ -526,7 +613,23 @@ export class ArenaFolder {
     this.#identities.movedBelow(from, to)
     this.#files.dropBelow(from)
     this.#files.dropBelow(to)
-    await this.#ask({ type: 'rename_below', folder: from as EntryPath, to: to as EntryPath })
+    const moved = this.#ask({ type: 'rename_below', folder: from as EntryPath, to: to as EntryPath })
+    const follow = { to, end: moved.then(nothing, nothing) }
+    this.#follows.add(follow)
+    try {
+      await moved
+    } finally {
+      this.#follows.delete(follow)
+    }
+  }
+
+  /** Folders that were renamed on the disk, and what is not there has not followed yet. */
+  readonly #follows = new Set<{ readonly to: string; readonly end: Promise<void> }>()
+
+  /** Waits for what is to follow a folder that this path is, or is in. Undefined: nothing. */
+  #followed(path: string): Promise<void> | undefined {
+    for (const { to, end } of this.#follows) if (path === to || path.startsWith(`${to}/`)) return end
+    return undefined
   }
 
   change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry> {
@@ -534,21 +637,44 @@ export class ArenaFolder {
     // A copy of an unreal file's content is not the file.
     const real = open === null || ('copied' in open && open.copied) ? null : open
     if (path === null && real?.descriptor == null) throw new ViewError('ESTALE', 'a file that is gone')
-    let changed: SourceEntry
-    try {
-      changed = this.#root.change(path, real, changes)
-    } catch (error) {
+    const failed = (error: unknown) => {
       if (codeOf(error) !== 'ENOENT' || path === null) throw error
       return this.#changeUnreal(path, changes)
     }
-    if (path === null) return { ...changed, id: real?.entry.id ?? changed.id }
+    const done = (changed: SourceEntry) => {
+      if (path === null) return { ...changed, id: real?.entry.id ?? changed.id }
+      this.#tell([path])
+      return this.#mapped(path, changed)
+    }
+    let changed: Answer<SourceEntry>
+    try {
+      changed = this.#root.change(path, real, changes)
+    } catch (error) {
+      return failed(error)
+    }
+    return changed instanceof Promise ? changed.then(done, failed) : done(changed)
+  }
+
+  async #changeUnreal(path: string, changes: Changes): Promise<SourceEntry> {
+    for (let tries = 1; ; tries++) {
+      const file = await this.#unreal(path)
+      try {
+        return await (file === null ? this.#changeReal(path, changes) : this.#changeFile(path, file, changes))
+      } catch (error) {
+        // It was renamed, came or was given up in this very moment, or somebody puts something in its place.
+        const again = file !== null && (codeOf(error) === 'ENOENT' || codeOf(error) === 'ESTALE')
+        if (!again || tries >= TRIES_MAX) throw error
+      }
+    }
+  }
+
+  async #changeReal(path: string, changes: Changes): Promise<SourceEntry> {
+    const changed = await this.#root.change(path, null, changes)
     this.#tell([path])
     return this.#mapped(path, changed)
   }
 
-  async #changeUnreal(path: string, changes: Changes): Promise<SourceEntry> {
-    const file = await this.#unreal(path)
-    if (file === null) return this.#mapped(path, this.#root.change(path, null, changes))
+  async #changeFile(path: string, file: UnrealFile, changes: Changes): Promise<SourceEntry> {
     const { mode, uid, gid, size, mtime } = changes
     const exec = mode === undefined ? file.exec : (mode & EXECUTE_BITS) !== 0
     const owned = (uid === undefined || uid === ours.uid) && (gid === undefined || gid === ours.gid)
@@ -568,9 +694,7 @@ export class ArenaFolder {
       })
       return this.lookup(path)
     }
-    const changed = this.#root.change(path, null, changes)
-    this.#tell([path])
-    return this.#mapped(path, changed)
+    return this.#changeReal(path, changes)
   }
 
   getAttribute(path: string, name: string): Answer<Uint8Array> {
@@ -740,6 +864,11 @@ export class ArenaFolder {
 
   /** The unreal file at a path, of which the disk shows nothing; null: none. */
   #unreal(path: string): Answer<UnrealFile | null> {
+    const followed = this.#followed(path)
+    return followed === undefined ? this.#unrealNow(path) : followed.then(() => this.#unreal(path))
+  }
+
+  #unrealNow(path: string): Answer<UnrealFile | null> {
     if (path === '') return null
     const slash = path.lastIndexOf('/')
     const folder = slash < 0 ? '' : path.slice(0, slash)
@@ -750,10 +879,13 @@ export class ArenaFolder {
     // The one that is wanted now, and the whole folder for those that follow.
     const asked = this.#ask({ type: 'look', path: path as EntryPath })
     this.#list(folder)
-    return asked
+    return asked.then(file => (this.#placed.has(path) ? null : file))
   }
 
   #unrealNames(folder: string): Answer<readonly string[]> {
+    const followed = this.#followed(folder)
+    if (followed !== undefined) return followed.then(() => this.#unrealNames(folder))
+    this.#link?.drain()
     return this.#files.names(folder) ?? this.#listed(folder).then(files => [...files.keys()])
   }
 
@@ -768,14 +900,12 @@ export class ArenaFolder {
         folder: folder as EntryPath | '',
         after,
       }
-      const take = remembering ? this.#files : null
-      const page: UnrealNames = await this.#ask(question, undefined, answer => take?.page(folder, answer)).catch(
-        error => {
-          this.#files.drop(folder)
-          throw error
-        },
-      )
-      for (const [name, file] of page.files) files.set(name, file)
+      const take = (answer: UnrealNames) => remembering && this.#take(folder, answer)
+      const page: UnrealNames = await this.#ask(question, undefined, take).catch(error => {
+        this.#files.drop(folder)
+        throw error
+      })
+      for (const [name, file] of page.files) if (!this.#placed.has(below(folder, name))) files.set(name, file)
       if (page.next === null) return files
       after = page.next
     }
@@ -787,7 +917,7 @@ export class ArenaFolder {
     const next = (after: string | null) => {
       let more: string | null = null
       this.#ask({ type: 'list', folder: folder as EntryPath | '', after }, undefined, page => {
-        if (this.#files.page(folder, page)) more = page.next
+        if (this.#take(folder, page)) more = page.next
       })
         .then(() => {
           if (more !== null) next(more)
@@ -797,7 +927,12 @@ export class ArenaFolder {
     next(null)
   }
 
-  /** Something on the disk took the place of an unreal file. */
+  /** True if the next page is wanted. */
+  #take(folder: string, page: UnrealNames): boolean {
+    const files = page.files.filter(([name]) => !this.#placed.has(below(folder, name)))
+    return this.#files.page(folder, { ...page, files })
+  }
+
   #noLonger(path: string): void {
     const slash = path.lastIndexOf('/')
     this.#files.set(slash < 0 ? '' : path.slice(0, slash), path.slice(slash + 1), null)
@@ -820,7 +955,8 @@ export class ArenaFolder {
 
   #changed(changes: readonly ViewChange[] | null): void {
     if (changes === null) return this.#forgetFiles()
-    for (const { path, unreal } of changes) {
+    for (const { path, unreal: said } of changes) {
+      const unreal = this.#placed.has(path) ? null : said
       const real = unreal === null || this.#folder === null ? null : this.#looked(path)
       if (unreal !== null && real !== null) this.#identities.leaves(path, unreal, real)
       const slash = path.lastIndexOf('/')
@@ -850,6 +986,11 @@ function allNames(folder: string, real: readonly string[], unreal: Iterable<stri
   return [...new Set([...shown, ...unreal])]
 }
 
+/** Where a path is once a folder has another name; null: as before. */
+function movedPath(path: string, from: string, to: string): string | null {
+  return path === from || path.startsWith(`${from}/`) ? `${to}${path.slice(from.length)}` : null
+}
+
 function below(folder: string, name: string): string {
   return folder === '' ? name : `${folder}/${name}`
 }
@@ -867,6 +1008,8 @@ function isMark(text: string): text is Mark | 'clear' {
 function notInterrupted(signal: AbortSignal | undefined): void {
   if (signal?.aborted) throw new ViewError('EINTR', 'interrupted')
 }
+
+function nothing(): void {}
 
 function missing(path: string): never {
   throw new ViewError('ENOENT', `'${path}'`)

@@ -140,8 +140,8 @@ export class ArenasSource implements ViewSource {
     return this.#inside(path, (arena, rest) => arena.removeFolder(rest))
   }
 
-  rename(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Answer<void> {
-    return this.#between(from, to, (arena, rest, toRest) => arena.rename(rest, toRest, how))
+  rename(from: string, to: string, how: 'replace' | 'keep' | 'exchange', renamed?: () => void): Answer<void> {
+    return this.#between(from, to, (arena, rest, toRest) => arena.rename(rest, toRest, how, renamed))
   }
 
   change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry> {

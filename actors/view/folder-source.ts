@@ -142,19 +142,33 @@ export class FolderSource implements ViewSource {
   }
 
   /** Somebody holds a lease on the file for a moment, as the arena does to see whether it is being written. */
-  async #openLater(path: string, flags: number, empty: boolean, signal: AbortSignal | undefined): Promise<OpenFile> {
+  #openLater(path: string, flags: number, empty: boolean, signal: AbortSignal | undefined): Promise<OpenFile> {
+    return this.#later(() => this.#opened(openBelow(this.#root, path, flags), empty), signal)
+  }
+
+  async #later<Result>(action: () => Result, signal?: AbortSignal): Promise<Result> {
     for (let tries = 1; ; tries++) {
       await setTimeout(LEASE_PAUSE_MS)
       if (signal?.aborted) throw new ViewError('EINTR', 'interrupted')
       try {
-        return this.#opened(openBelow(this.#root, path, flags), empty)
+        return action()
       } catch (error) {
         if (!isLeased(error) || tries >= LEASE_TRIES) throw error
       }
     }
   }
 
-  create(path: string, how: OpenHow & { exclusive: boolean }, mode: number, owner: Owner): OpenFile {
+  create(path: string, how: OpenHow & { exclusive: boolean }, mode: number, owner: Owner): Answer<OpenFile> {
+    try {
+      return this.createNow(path, how, mode, owner)
+    } catch (error) {
+      if (!isLeased(error)) throw error
+      return this.#later(() => this.createNow(path, how, mode, owner))
+    }
+  }
+
+  /** The same. Throws EAGAIN where somebody holds a lease on a file that is there. */
+  createNow(path: string, how: OpenHow & { exclusive: boolean }, mode: number, owner: Owner): OpenFile {
     const access = how.write ? (how.read ? constants.O_RDWR : constants.O_WRONLY) : constants.O_RDONLY
     const flags = access | constants.O_NONBLOCK | (how.append ? constants.O_APPEND : 0)
     return this.#inParent(path, (folder, name) => {
@@ -227,7 +241,16 @@ export class FolderSource implements ViewSource {
     )
   }
 
-  change(path: string | null, open: OpenNode | null, changes: Changes): SourceEntry {
+  change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry> {
+    try {
+      return this.#changeNow(path, open, changes)
+    } catch (error) {
+      if (!isLeased(error)) throw error
+      return this.#later(() => this.#changeNow(path, open, changes))
+    }
+  }
+
+  #changeNow(path: string | null, open: OpenNode | null, changes: Changes): SourceEntry {
     const descriptor = open?.descriptor ?? null
     if (descriptor !== null) {
       if (changes.size !== undefined) truncate(descriptor, changes.size)

@@ -146,8 +146,11 @@ export interface ViewSource {
   link(from: string, to: string): Answer<SourceEntry>
   remove(path: string): Answer<void>
   removeFolder(path: string): Answer<void>
-  /** @param how `replace`: over what is there, as rename(2) does; `keep`: EEXIST if something is; `exchange`: both stay */
-  rename(from: string, to: string, how: 'replace' | 'keep' | 'exchange'): Answer<void>
+  /**
+   * @param renamed may be run before all has been done, once the new name is the only one: others need not wait for the rest
+   * @param how `replace`: over what is there, as rename(2) does; `keep`: EEXIST if something is; `exchange`: both stay
+   */
+  rename(from: string, to: string, how: 'replace' | 'keep' | 'exchange', renamed?: () => void): Answer<void>
   /** Changes a file or folder: what is `open` if something is given (its name may lead elsewhere, or be gone), else by name. */
   change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry>
   getAttribute(path: string, name: string): Answer<Uint8Array>

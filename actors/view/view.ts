@@ -46,6 +46,7 @@ import { type Name, type Operation, type Request, readRequest } from './fuse-req
 import { Interruptions, type InterruptionsOutlet } from './interruptions.ts'
 import { closeKept, kept } from './kept.ts'
 import { type Node, NodeTable } from './node-table.ts'
+import { PathOrder } from './path-order.ts'
 import {
   allocate,
   copyRange,
@@ -73,6 +74,8 @@ import {
 export const HANDLES_MAX = 65_536
 /** Requests that wait for their source. */
 export const RUNNING_MAX = 4096
+/** How often something is begun again because a folder was renamed meanwhile. */
+const TRIES_MAX = 10
 /** Handles that are no descriptors are numbered from here. */
 export const VIRTUAL_HANDLE = 2 ** 32
 /** A file that changed later than this before it was opened may change again within one tick of its clock. */
@@ -139,6 +142,13 @@ interface FolderHandle {
   released: boolean
 }
 
+/** A name in a folder. */
+interface Child {
+  readonly parent: Node
+  readonly name: string
+  readonly path: string
+}
+
 type Handle = FileHandle | FolderHandle
 
 /** The kernel's number for a node's file, while anybody has it open that way. */
@@ -168,6 +178,9 @@ export class View {
   readonly #backings = new Map<Node, Backing>()
   /** Requests that wait and can be interrupted. */
   readonly #waiting: Interruptions
+  readonly #order: PathOrder
+  /** How many times something was renamed. */
+  #moves = 0
   readonly #wantsPassthrough: boolean
   readonly #handlesMax: number
   readonly #runningMax: number
@@ -189,6 +202,7 @@ export class View {
     this.#source = source
     this.#outlet = outlet
     this.#waiting = new Interruptions(outlet)
+    this.#order = new PathOrder(outlet)
     this.#nodes = new NodeTable(root.id)
     this.#wantsPassthrough = options.passthrough
     this.#handlesMax = options.handlesMax ?? HANDLES_MAX
@@ -362,14 +376,29 @@ export class View {
   }
 
   /** A folder, and the path of a name in it. */
-  #child(number: number, name: Name): { parent: Node; name: string; path: string } {
+  #child(number: number, name: Name): Child {
     if (typeof name !== 'string') throw new ViewError(name.fault, 'a name that cannot be used')
     const folder = this.#path(number)
     return { parent: this.#node(number), name, path: folder === '' ? name : `${folder}/${name}` }
   }
 
-  #reach(parent: Node, name: string, entry: SourceEntry): Node {
-    const node = this.#nodes.reach(parent, name, entry.id)
+  /** Does something at a name in a folder; once more where the folder was renamed while that waited. */
+  async #at<Result>(number: number, name: Name, action: (path: string) => Answer<Result>): Promise<Result> {
+    for (let tries = 1; ; tries++) {
+      const { path } = this.#child(number, name)
+      const moves = this.#moves
+      try {
+        return await this.#order.at(path, action(path))
+      } catch (error) {
+        if (!isMissing(error) || this.#moves === moves || tries >= TRIES_MAX) throw error
+      }
+    }
+  }
+
+  /** The node of what was found at a name in a folder. */
+  #reach(number: number, name: Name, entry: SourceEntry): Node {
+    const { parent, name: checked } = this.#child(number, name)
+    const node = this.#nodes.reach(parent, checked, entry.id)
     if (node === null) throw new ViewError('ESTALE', `'${name}' is a folder that it is in`)
     return node
   }
@@ -389,12 +418,19 @@ export class View {
 
   async #lookup({ node, name }: Operation<'LOOKUP'>): Promise<Uint8Array> {
     if (typeof name !== 'string' && name.fault === 'EILSEQ') throw new ViewError('ENOENT', 'a name that is not UTF-8')
-    const at = this.#child(node, name)
     try {
-      const entry = await this.#source.lookup(at.path)
-      return entryBody(this.#give(this.#reach(at.parent, at.name, entry), entry))
+      let entry: SourceEntry
+      let moves: number
+      let tries = 0
+      // What was found by a former path may be something else.
+      do {
+        moves = this.#moves
+        entry = await this.#at(node, name, path => this.#source.lookup(path))
+      } while (this.#moves !== moves && ++tries < TRIES_MAX)
+      return entryBody(this.#give(this.#reach(node, name, entry), entry))
     } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') this.#nodes.detach(at.parent, at.name)
+      const parent = this.#nodes.get(node)
+      if (isMissing(error) && parent !== undefined && typeof name === 'string') this.#nodes.detach(parent, name)
       throw error
     }
   }
@@ -408,15 +444,30 @@ export class View {
   async #look(node: Node, fh: number | null): Promise<SourceEntry> {
     const handle = fh === null ? undefined : this.#handles.get(fh)
     if (handle !== undefined) return handle.file.look()
-    const path = this.#nodes.pathOf(node)
-    if (path !== null) {
-      const entry = await this.#source.lookup(path)
-      if (entry.id === node.id) return entry
-      if (node !== this.#nodes.root) this.#loseName(node)
-    }
+    const entry = await this.#byName(node, path => this.#source.lookup(path))
+    if (entry?.id === node.id) return entry
+    if (entry !== null && node !== this.#nodes.root) this.#loseName(node)
     const open = this.#anyOpen(node)
     if (open === undefined) throw new ViewError('ESTALE', `node ${node.number} has no name`)
     return open.file.look()
+  }
+
+  /** Does something by a name of a node that leads somewhere. null: none does. */
+  async #byName<Result>(node: Node, action: (path: string) => Answer<Result>): Promise<Result | null> {
+    for (let tries = 1; ; tries++) {
+      const [place] = node.places
+      const path = this.#nodes.pathOf(node)
+      if (path === null) return null
+      const moves = this.#moves
+      try {
+        return await this.#order.at(path, action(path))
+      } catch (error) {
+        if (place === undefined || !isMissing(error)) throw error
+        if (this.#moves !== moves && tries < TRIES_MAX) continue
+        // It was removed or renamed just now: another of its names may be there, and under this one the kernel looks again.
+        if (node.places[0] === place && this.#nodes.pathOf(node) === path) this.#nodes.detach(place.parent, place.name)
+      }
+    }
   }
 
   /** Something else was found under a node's name. */
@@ -447,12 +498,11 @@ export class View {
       if (mode & SET_ID_BITS) changes.mode = mode & 0o7777 & ~SET_ID_BITS
     }
     const handle = valid & SET.FH ? this.#handles.get(request.fh) : undefined
-    const path = this.#nodes.pathOf(node)
-    const open = handle ?? (path === null ? this.#anyOpen(node) : undefined)
-    const resized = path !== null && handle === undefined && valid & SET.SIZE && this.#readOnDemand(node).length > 0
-    const entry = await (resized
-      ? this.#resize(node, path, changes)
-      : this.#source.change(path, open?.file ?? null, changes))
+    const named = await this.#byName(node, path => {
+      const resized = handle === undefined && valid & SET.SIZE && this.#readOnDemand(node).length > 0
+      return resized ? this.#resize(node, path, changes) : this.#source.change(path, handle?.file ?? null, changes)
+    })
+    const entry = named ?? (await this.#changeNameless(node, handle ?? this.#anyOpen(node), changes))
     if (entry.id !== node.id) {
       this.#loseName(node)
       throw new ViewError('ESTALE', 'something else has this name now')
@@ -461,6 +511,11 @@ export class View {
     for (const reader of this.#readOnDemand(node)) reader.file = { ...reader.file, look: () => entry }
     if (valid & SET.SIZE) node.cached = null
     return attrBody(entry.attributes, this.#validMs(entry))
+  }
+
+  #changeNameless(node: Node, open: Handle | undefined, changes: Changes): Answer<SourceEntry> {
+    if (open === undefined) throw new ViewError('ESTALE', `node ${node.number} has no name`)
+    return this.#source.change(null, open.file, changes)
   }
 
   /** Handles that read a file where its content is, and not the real file. */
@@ -490,26 +545,39 @@ export class View {
     request: Operation<'SYMLINK' | 'MKNOD' | 'MKDIR' | 'LINK'>,
     make: (path: string) => Answer<SourceEntry>,
   ): Promise<Uint8Array> {
-    const at = this.#child(request.node, request.name)
-    const entry = await make(at.path)
-    return entryBody(this.#give(this.#reach(at.parent, at.name, entry), entry))
+    const entry = await this.#at(request.node, request.name, make)
+    return entryBody(this.#give(this.#reach(request.node, request.name, entry), entry))
   }
 
   async #remove(request: Operation<'UNLINK' | 'RMDIR'>): Promise<undefined> {
-    const at = this.#child(request.node, request.name)
-    await (request.op === 'UNLINK' ? this.#source.remove(at.path) : this.#source.removeFolder(at.path))
-    this.#nodes.detach(at.parent, at.name)
+    await this.#at(request.node, request.name, path =>
+      request.op === 'UNLINK' ? this.#source.remove(path) : this.#source.removeFolder(path),
+    )
+    const { parent, name } = this.#child(request.node, request.name)
+    this.#nodes.detach(parent, name)
+    return undefined
   }
 
   async #rename(request: Operation<'RENAME'>): Promise<undefined> {
     const { flags } = request
     if (flags !== 0 && flags !== RENAME_KEEP && flags !== RENAME_EXCHANGE)
       throw new ViewError('EINVAL', 'unknown flags')
-    const from = this.#child(request.node, request.name)
-    const to = this.#child(request.newParent, request.newName)
     const how = flags === 0 ? 'replace' : flags === RENAME_KEEP ? 'keep' : 'exchange'
-    await this.#source.rename(from.path, to.path, how)
-    this.#nodes.move(from.parent, from.name, to.parent, to.name, how === 'exchange')
+    const from = () => this.#child(request.node, request.name)
+    const to = () => this.#child(request.newParent, request.newName)
+    const action = async () => {
+      const [source, target] = [from(), to()]
+      let isMoved = false
+      const move = () => {
+        if (isMoved) return
+        isMoved = true
+        this.#moves++
+        this.#nodes.move(source.parent, source.name, target.parent, target.name, how === 'exchange')
+      }
+      await this.#source.rename(source.path, target.path, how, move)
+      move()
+    }
+    await this.#order.rename(() => [from().path, to().path], action)
   }
 
   // Files
@@ -518,13 +586,7 @@ export class View {
     this.#checkRoom()
     const node = this.#node(request.node)
     const how = howOf(request.flags)
-    const path = this.#nodes.pathOf(node)
-    const file = await (path === null ? this.#openAgain(node, how) : this.#source.open(path, how, signal))
-    if (file.entry.id !== node.id) {
-      file.close()
-      if (path !== null) this.#loseName(node)
-      throw new ViewError('ESTALE', 'something else has this name now')
-    }
+    const file = await this.#openNode(node, how, signal)
     if (signal.aborted) {
       // Nobody will ever close it.
       file.close()
@@ -534,14 +596,29 @@ export class View {
     return openBody(this.#opened(node, file, how))
   }
 
+  async #openNode(node: Node, how: OpenHow, signal: AbortSignal): Promise<OpenFile> {
+    for (let tries = 1; ; tries++) {
+      const moves = this.#moves
+      const named = await this.#byName(node, path => this.#source.open(path, how, signal))
+      const file = named ?? this.#openAgain(node, how)
+      if (file.entry.id === node.id) return file
+      file.close()
+      // By a former path something else was opened.
+      if (this.#moves !== moves && tries < TRIES_MAX) continue
+      if (named !== null) this.#loseName(node)
+      throw new ViewError('ESTALE', 'something else has this name now')
+    }
+  }
+
   async #create(request: Operation<'CREATE'>): Promise<Uint8Array> {
     this.#checkRoom()
-    const at = this.#child(request.node, request.name)
     const how = { ...howOf(request.flags), exclusive: (request.flags & constants.O_EXCL) !== 0 }
-    const file = await this.#source.create(at.path, how, request.mode, request)
+    const file = await this.#at(request.node, request.name, path =>
+      this.#source.create(path, how, request.mode, request),
+    )
     let node: Node
     try {
-      node = this.#reach(at.parent, at.name, file.entry)
+      node = this.#reach(request.node, request.name, file.entry)
     } catch (error) {
       file.close()
       throw error
@@ -900,13 +977,13 @@ export class View {
   }
 }
 
-/** In a listing: the name with its type, without a node. */
 /** Which file is open, whatever it is called. */
 function fileOf(descriptor: number): string {
   const { dev, ino } = fstatSync(descriptor, { bigint: true })
   return `${dev}:${ino}`
 }
 
+/** In a listing: the name with its type, without a node. */
 function notGiven(entry: SourceEntry): NodeEntry {
   return { node: 0, generation: 0, attributes: entry.attributes, validMs: 0 }
 }
@@ -977,6 +1054,10 @@ function sized(value: Uint8Array, size: number): Uint8Array {
 
 function checkAttribute(name: string): void {
   if (isForeignAttribute(name)) throw new ViewError('EOPNOTSUPP', name)
+}
+
+function isMissing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT'
 }
 
 function describe(error: unknown): string {

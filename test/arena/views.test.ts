@@ -244,7 +244,7 @@ test('what is not on the disk follows a folder that was renamed there, into ever
 function saveOver(b: Peer, view: TestView, path: string, text: string): void {
   view.ask({ type: 'seen', path: at(path), hash: hashOf(view, path) })
   b.disk.writeFile(path, Buffer.from(text))
-  view.tell({ type: 'touched', paths: [at(path)] })
+  view.ask({ type: 'placed', path: at(path) })
 }
 
 test('what is saved over an unreal file that the user saw is its successor; one that just appears is not', t => {
@@ -270,13 +270,13 @@ test('the very same that is put in place of an unreal file makes it real, or wha
     b.disk.writeFile(path, Buffer.from('text'))
     b.disk.touch(path, mtimes[path])
   }
-  view.tell({ type: 'touched', paths: [at('same')] })
+  view.ask({ type: 'placed', path: at('same') })
   settle(world)
   t.is(b.entry('same')?.have, b.entry('same')?.known)
   t.is(b.state.root, root, 'it is no change')
   a.write('older', 'newer')
   connect(a, b)
-  view.tell({ type: 'touched', paths: [at('older')] })
+  view.ask({ type: 'placed', path: at('older') })
   settle(world)
   t.is(a.read('older'), 'newer')
   t.deepEqual(a.conflicts(), [])
@@ -329,7 +329,7 @@ test('what took the place of an unreal file and went again before it was looked 
   view.ask({ type: 'seen', path: at('file'), hash: hashOf(view, 'file') })
   b.disk.writeFile('file', Buffer.from('new'))
   b.disk.remove('file')
-  view.tell({ type: 'touched', paths: [at('file')] })
+  view.ask({ type: 'placed', path: at('file') })
   settle(world)
   t.deepEqual(a.tree(), {})
 })
@@ -337,16 +337,25 @@ test('what took the place of an unreal file and went again before it was looked 
 test("a file in whose place something is to be put is there until it was, and is nobody else's to change meanwhile", t => {
   const { world, a, b, view } = partial({ file: 'old' })
   const other = new TestView(b)
+  const waiting: (() => unknown)[] = []
   const toldGone = { changes: [{ path: 'file', unreal: null }] }
   const hash = hashOf(view, 'file')
   view.ask({ type: 'seen', path: at('file'), hash })
   for (const one of [view, other]) {
     t.is(one.look('file')?.hash, hash)
-    t.is(one.ask({ type: 'seen', path: at('file'), hash }), 'ESTALE')
-    t.is(one.ask({ type: 'remove', path: at('file'), hash }), 'ESTALE')
+    waiting.push(one.asking({ type: 'seen', path: at('file'), hash }))
+    waiting.push(one.asking({ type: 'remove', path: at('file'), hash }))
   }
+  t.deepEqual(
+    waiting.map(answer => answer()),
+    [undefined, undefined, undefined, undefined],
+  )
   b.disk.writeFile('file', Buffer.from('new'))
-  view.tell({ type: 'touched', paths: [at('file')] })
+  view.ask({ type: 'placed', path: at('file') })
+  t.deepEqual(
+    waiting.map(answer => answer()),
+    ['ESTALE', 'ESTALE', 'ESTALE', 'ESTALE'],
+  )
   t.is(other.look('file'), null)
   t.true(other.said.some(({ type, ...said }) => type === 'changed' && isDeepStrictEqual(said, toldGone)))
   settle(world)
@@ -624,4 +633,73 @@ test('two files of a folder bring no others', t => {
     if (path !== 'folder/7' || bytes === 0) bytes += size
   }
   t.is(b.cache.bytes, bytes)
+})
+
+test('what another view says of a path is not what was to be put there: it was not, and the file stays', t => {
+  const { world, a, b, view } = partial({ file: 'old' })
+  const other = new TestView(b)
+  const hash = hashOf(view, 'file')
+  t.is(view.ask({ type: 'seen', path: at('file'), hash }), null)
+  // Somebody else's handle of what was there is closed now.
+  other.tell({ type: 'touched', paths: [at('file')] })
+  pass(world, 500)
+  view.tell({ type: 'unseen', path: at('file') })
+  settle(world)
+  t.deepEqual(a.tree(), { file: 'old' })
+  other.close()
+})
+
+test('a file in whose place nothing came is there for every view, whatever was said of its path meanwhile', t => {
+  const { b, view } = partial({ file: 'old' })
+  const other = new TestView(b)
+  const hash = hashOf(view, 'file')
+  t.is(view.ask({ type: 'seen', path: at('file'), hash }), null)
+  other.tell({ type: 'touched', paths: [at('file')] })
+  view.tell({ type: 'unseen', path: at('file') })
+  const told = view.said.flatMap(message => (message.type === 'changed' ? (message.changes ?? []) : []))
+  t.is(told.at(-1)?.unreal?.hash ?? (told.length === 0 ? hash : null), hash)
+  t.is(view.look('file')?.hash, hash)
+  other.close()
+})
+
+test('a folder that is renamed while files below are made real comes wholly, at whatever moment', t => {
+  const turnUntil = (world: World, holds: () => boolean) => {
+    for (let turns = 0; !holds(); turns++) {
+      if (turns > 5000) throw new Error('it does not come to an end')
+      if (!turn(world)) world.nowMs += 1
+    }
+  }
+  const names = Array.from({ length: 6 }, (_, index) => `f${index}`)
+  for (let moment = 0; moment < 120; moment++) {
+    const { world, a, b, view } = partial(Object.fromEntries(names.map(name => [`d/${name}`, `content of ${name}`])))
+    for (const name of names.slice(2)) view.asking({ type: 'make_real', path: at(`d/${name}`) })
+    for (let turns = 0; turns < moment; turns++) if (!turn(world)) world.nowMs += 1
+    view.tell({ type: 'moving', folder: at('d') })
+    const below = view.asking({ type: 'below', folder: at('d') })
+    turnUntil(world, () => below() !== undefined)
+    b.disk.rename('d', 'e')
+    view.tell({ type: 'touched', paths: [at('d'), at('e')] })
+    const moved = view.asking({ type: 'rename_below', folder: at('d'), to: at('e') })
+    turnUntil(world, () => moved() !== undefined)
+    view.tell({ type: 'moved', folder: at('d') })
+    settle(world)
+    t.deepEqual(Object.keys(a.tree()).sort(), ['e', ...names.map(name => `e/${name}`)], `after ${moment} turns`)
+    view.close()
+  }
+})
+
+test('what is not on the disk can be moved into a folder that others deleted and that still holds something', t => {
+  const { world, a, b, view } = partial({ file: 'content', 'folder/old': 'old' })
+  disconnect(a, b)
+  a.remove('folder/old')
+  a.remove('folder')
+  b.write('folder/new', 'new')
+  settle(world)
+  connect(a, b)
+  settle(world)
+  t.true(b.entry('folder')?.dormant, 'as this test has it')
+  t.is(view.ask({ type: 'rename', path: at('file'), hash: hashOf(view, 'file'), to: at('folder/file') }), null)
+  settle(world)
+  t.deepEqual(a.tree(), { folder: '/', 'folder/file': 'content', 'folder/new': 'new' })
+  t.deepEqual(a.conflicts(), [])
 })

@@ -159,7 +159,8 @@ export class ViewUser {
       if (disk.stat(path) === null) put()
       if (disk.stat(path) === null) return tell({ type: 'unseen', path })
       ledger.ended(key)
-      tell({ type: 'touched', paths: [path, ...more] })
+      this.#ask({ type: 'placed', path }, () => {})
+      if (more.length > 0) tell({ type: 'touched', paths: more })
     })
   }
 

@@ -62,6 +62,8 @@ export interface Peer {
   readonly viewUser: ViewUser
   /** The arena's end of the mount. */
   desk: ViewDesk | null
+  /** What the view has said and the arena has not heard yet. */
+  readonly viewWords: (() => void)[]
   /** Paths where the user has taken something away, and no deletion was told since. */
   readonly removed: Set<string>
   /** The same, for what was just out of place in a folder that they took away. */
@@ -290,6 +292,7 @@ export class World {
       user,
       viewUser,
       desk: null,
+      viewWords: [],
       removed: new Set(),
       removedBelow: new Set(),
       arena: null,
@@ -421,11 +424,13 @@ export class World {
 
   #fromView(peer: Peer, message: FromView, arriving: (() => void) | undefined): void {
     const { life, desk } = peer
-    this.after(VIEW_MS * this.chance(), () => {
+    peer.viewWords.push(() => {
       if (peer.life !== life || peer.desk !== desk) return
       arriving?.()
       this.#enter(peer, () => desk?.receive(message))
     })
+    // A moment later, and in their order: as through a port.
+    this.after(VIEW_MS * this.chance(), () => peer.viewWords.shift()?.())
   }
 
   /** The shell lets go of an arena whose root is gone, and opens it again when it is back. */

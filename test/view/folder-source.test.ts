@@ -133,6 +133,28 @@ onLinux('a file that somebody looks at with a lease is not emptied once nobody w
   t.is(fs.readFileSync(join(root, 'file'), 'utf8'), 'content')
 })
 
+onLinux(
+  'a file that somebody looks at with a lease is cut off by its name, and opened by who would make it, a moment later',
+  async t => {
+    const { root, source } = folder(t)
+    fs.writeFileSync(join(root, 'file'), 'content')
+    const at = openRoot(root)
+    const fd = openBelow(at, 'file', READ)
+    t.teardown(() => {
+      close(fd)
+      close(at)
+    })
+    if (takeLease(fd) !== 'taken') return t.pass('no leases on this disk')
+    const cutting = source.change('file', null, { size: 3 })
+    const making = source.create('file', { ...writing, exclusive: false }, 0o100644, nobody)
+    t.true(cutting instanceof Promise && making instanceof Promise)
+    releaseLease(fd)
+    t.is((await cutting).attributes.size, 3)
+    ;(await making).close()
+    t.is(fs.readFileSync(join(root, 'file'), 'utf8'), 'con')
+  },
+)
+
 onLinux('a file keeps its id through renames and links; another in its place has another', async t => {
   const { root, source } = folder(t)
   fs.writeFileSync(join(root, 'a'), '')
