@@ -437,12 +437,13 @@ export class ArenaFolder {
 
   async #linked(from: string, to: string): Promise<SourceEntry> {
     for (let tries = 1; ; tries++) {
-      if (this.#real(from) === null) await this.#makeReal(from)
       try {
+        if (this.#real(from) === null) await this.#makeReal(from)
         return await this.#made(to, root => root.link(from, to))
       } catch (error) {
-        // Its content may have been given up since.
-        if (codeOf(error) !== 'ENOENT' || tries >= TRIES_MAX || (await this.#unreal(from)) === null) throw error
+        // It may have come, gone or been replaced since it was looked at: linkat(2) fails for a name that leads to another file just then.
+        if (codeOf(error) !== 'ENOENT' || tries >= TRIES_MAX) throw error
+        if ((this.#real(from) ?? (await this.#unreal(from))) === null) throw error
       }
     }
   }

@@ -227,3 +227,25 @@ onLinux('who opens an unreal file to read it while somebody puts another in its 
   t.not(opened.descriptor, null)
   opened.close()
 })
+
+onLinux('a file gets a second name also if it comes and goes while it is made real', async t => {
+  const arena = await ready(t)
+  const known = has('f', () => unreal)
+  let asked = 0
+  arena.answers = question => {
+    if (question.type === 'look') return { is: question.path === 'f' ? unreal : null }
+    if (question.type !== 'make_real') return known(question)
+    // The first time it could not be said, the second time it has gone again at once.
+    if (asked++ === 0) return { code: 'ENOENT' }
+    if (asked === 3) fs.writeFileSync(join(arena.root, 'f'), 'abc')
+    return { is: null }
+  }
+  await arena.folder.link('f', 'g')
+  t.is(asked, 3)
+  t.is(fs.readFileSync(join(arena.root, 'g'), 'utf8'), 'abc')
+  arena.answers = ({ type }) => {
+    if (type === 'list') return { is: { files: [], next: null } }
+    return { is: null }
+  }
+  t.is(await outcome(() => arena.folder.link('none', 'h')), 'ENOENT')
+})
