@@ -633,10 +633,10 @@ export class Views {
     return result === undefined ? this.#wait(desk, id, look) : result
   }
 
-  /** Throws ESTALE if the file at a path is not the one that the view knows, or is just being replaced. */
+  /** Throws ESTALE if the file at a path is not the one that the view knows. */
   #expected(path: EntryPath, hash: BlobHash): Entry & { known: { content: FileContent } } {
     const entry = this.#context.store.entry(path)
-    const file = entry && !this.#seen.has(path) ? this.#unreal(entry) : null
+    const file = entry ? this.#unreal(entry) : null
     if (file?.hash !== hash || file === null) throw new Refusal('ESTALE', `'${path}' is another file by now`)
     return entry as Entry & { known: { content: FileContent } }
   }

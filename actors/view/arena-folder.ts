@@ -430,12 +430,8 @@ export class ArenaFolder {
     })
   }
 
-  link(from: string, to: string): Answer<SourceEntry> {
+  async link(from: string, to: string): Promise<SourceEntry> {
     refuseOwn(from, 'ENOENT')
-    return this.#linked(from, to)
-  }
-
-  async #linked(from: string, to: string): Promise<SourceEntry> {
     for (let tries = 1; ; tries++) {
       try {
         if (this.#real(from) === null) await this.#makeReal(from)

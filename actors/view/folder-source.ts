@@ -133,17 +133,17 @@ export class FolderSource implements ViewSource {
 
   open(path: string, how: OpenHow, signal?: AbortSignal): Answer<OpenFile> {
     const flags = (how.write ? (how.read ? READ_WRITE : WRITE) : READ) | (how.append ? constants.O_APPEND : 0)
-    try {
-      return this.#opened(openBelow(this.#root, path, flags), how.truncate)
-    } catch (error) {
-      if (!isLeased(error)) throw error
-      return this.#openLater(path, flags, how.truncate, signal)
-    }
+    return this.#unleased(() => this.#opened(openBelow(this.#root, path, flags), how.truncate), signal)
   }
 
-  /** Somebody holds a lease on the file for a moment, as the arena does to see whether it is being written. */
-  #openLater(path: string, flags: number, empty: boolean, signal: AbortSignal | undefined): Promise<OpenFile> {
-    return this.#later(() => this.#opened(openBelow(this.#root, path, flags), empty), signal)
+  /** Does something, a moment later where somebody holds a lease on the file: as the arena does to see whether it is being written. */
+  #unleased<Result>(action: () => Result, signal?: AbortSignal): Answer<Result> {
+    try {
+      return action()
+    } catch (error) {
+      if (!isLeased(error)) throw error
+      return this.#later(action, signal)
+    }
   }
 
   async #later<Result>(action: () => Result, signal?: AbortSignal): Promise<Result> {
@@ -159,12 +159,7 @@ export class FolderSource implements ViewSource {
   }
 
   create(path: string, how: OpenHow & { exclusive: boolean }, mode: number, owner: Owner): Answer<OpenFile> {
-    try {
-      return this.createNow(path, how, mode, owner)
-    } catch (error) {
-      if (!isLeased(error)) throw error
-      return this.#later(() => this.createNow(path, how, mode, owner))
-    }
+    return this.#unleased(() => this.createNow(path, how, mode, owner))
   }
 
   /** The same. Throws EAGAIN where somebody holds a lease on a file that is there. */
@@ -242,12 +237,7 @@ export class FolderSource implements ViewSource {
   }
 
   change(path: string | null, open: OpenNode | null, changes: Changes): Answer<SourceEntry> {
-    try {
-      return this.#changeNow(path, open, changes)
-    } catch (error) {
-      if (!isLeased(error)) throw error
-      return this.#later(() => this.#changeNow(path, open, changes))
-    }
+    return this.#unleased(() => this.#changeNow(path, open, changes))
   }
 
   #changeNow(path: string | null, open: OpenNode | null, changes: Changes): SourceEntry {

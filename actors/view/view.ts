@@ -268,7 +268,7 @@ export class View {
   }
 
   /**
-   * What may take long because of content that is elsewhere. Whoever interrupts gets away at once, without waiting for the source to
+   * What may take long because of content that is elsewhere. Whoever is to end gets away at once, without waiting for the source to
    * notice, and opens it again: the source empties nothing any more then. All else is done to its end, as on a disk: a folder that was made
    * must not be told as not made.
    */
@@ -377,9 +377,9 @@ export class View {
 
   /** A folder, and the path of a name in it. */
   #child(number: number, name: Name): Child {
-    if (typeof name !== 'string') throw new ViewError(name.fault, 'a name that cannot be used')
+    const checked = nameOf(name)
     const folder = this.#path(number)
-    return { parent: this.#node(number), name, path: folder === '' ? name : `${folder}/${name}` }
+    return { parent: this.#node(number), name: checked, path: folder === '' ? checked : `${folder}/${checked}` }
   }
 
   /** Does something at a name in a folder; once more where the folder was renamed while that waited. */
@@ -397,8 +397,7 @@ export class View {
 
   /** The node of what was found at a name in a folder. */
   #reach(number: number, name: Name, entry: SourceEntry): Node {
-    const { parent, name: checked } = this.#child(number, name)
-    const node = this.#nodes.reach(parent, checked, entry.id)
+    const node = this.#nodes.reach(this.#node(number), nameOf(name), entry.id)
     if (node === null) throw new ViewError('ESTALE', `'${name}' is a folder that it is in`)
     return node
   }
@@ -553,8 +552,7 @@ export class View {
     await this.#at(request.node, request.name, path =>
       request.op === 'UNLINK' ? this.#source.remove(path) : this.#source.removeFolder(path),
     )
-    const { parent, name } = this.#child(request.node, request.name)
-    this.#nodes.detach(parent, name)
+    this.#nodes.detach(this.#node(request.node), nameOf(request.name))
     return undefined
   }
 
@@ -1054,6 +1052,12 @@ function sized(value: Uint8Array, size: number): Uint8Array {
 
 function checkAttribute(name: string): void {
   if (isForeignAttribute(name)) throw new ViewError('EOPNOTSUPP', name)
+}
+
+/** Throws what the name is at fault for. */
+function nameOf(name: Name): string {
+  if (typeof name !== 'string') throw new ViewError(name.fault, 'a name that cannot be used')
+  return name
 }
 
 function isMissing(error: unknown): boolean {

@@ -97,7 +97,8 @@ onLinux('names that are not UTF-8 are not shown', async t => {
   t.is(await open.child('none'), null)
 })
 
-onLinux('a file that somebody looks at with a lease is opened for writing a moment later', async t => {
+/** A file that somebody looks at with a lease, until that is released; null: there are no leases on this disk. */
+function leased(t: Cleaning) {
   const { root, source } = folder(t)
   fs.writeFileSync(join(root, 'file'), 'content')
   const at = openRoot(root)
@@ -106,29 +107,27 @@ onLinux('a file that somebody looks at with a lease is opened for writing a mome
     close(fd)
     close(at)
   })
-  if (takeLease(fd) !== 'taken') return t.pass('no leases on this disk')
+  return { root, source, release: takeLease(fd) === 'taken' ? () => releaseLease(fd) : null }
+}
+
+onLinux('a file that somebody looks at with a lease is opened for writing a moment later', async t => {
+  const { source, release } = leased(t)
+  if (release === null) return t.pass('no leases on this disk')
   const opening = source.open('file', writing, never)
   t.true(opening instanceof Promise)
-  releaseLease(fd)
+  release()
   const file: OpenFile = await opening
   t.is(file.entry.attributes.size, 7)
   file.close()
 })
 
 onLinux('a file that somebody looks at with a lease is not emptied once nobody waits for it any more', async t => {
-  const { root, source } = folder(t)
-  fs.writeFileSync(join(root, 'file'), 'content')
-  const at = openRoot(root)
-  const fd = openBelow(at, 'file', READ)
-  t.teardown(() => {
-    close(fd)
-    close(at)
-  })
-  if (takeLease(fd) !== 'taken') return t.pass('no leases on this disk')
+  const { root, source, release } = leased(t)
+  if (release === null) return t.pass('no leases on this disk')
   const interruption = new AbortController()
   const opening = Promise.resolve(source.open('file', { ...writing, truncate: true }, interruption.signal))
   interruption.abort()
-  releaseLease(fd)
+  release()
   await t.throwsAsync(opening, { code: 'EINTR' })
   t.is(fs.readFileSync(join(root, 'file'), 'utf8'), 'content')
 })
@@ -136,19 +135,12 @@ onLinux('a file that somebody looks at with a lease is not emptied once nobody w
 onLinux(
   'a file that somebody looks at with a lease is cut off by its name, and opened by who would make it, a moment later',
   async t => {
-    const { root, source } = folder(t)
-    fs.writeFileSync(join(root, 'file'), 'content')
-    const at = openRoot(root)
-    const fd = openBelow(at, 'file', READ)
-    t.teardown(() => {
-      close(fd)
-      close(at)
-    })
-    if (takeLease(fd) !== 'taken') return t.pass('no leases on this disk')
+    const { root, source, release } = leased(t)
+    if (release === null) return t.pass('no leases on this disk')
     const cutting = source.change('file', null, { size: 3 })
     const making = source.create('file', { ...writing, exclusive: false }, 0o100644, nobody)
     t.true(cutting instanceof Promise && making instanceof Promise)
-    releaseLease(fd)
+    release()
     t.is((await cutting).attributes.size, 3)
     ;(await making).close()
     t.is(fs.readFileSync(join(root, 'file'), 'utf8'), 'con')
